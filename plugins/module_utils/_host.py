@@ -1,0 +1,158 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
+# standard library and relative imports only.
+"""The ground the engine stands on: commands, files and kernel settings of this host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+STATE_DIR = Path("/etc/warren")
+SYSCTL_FILE = Path("/etc/sysctl.d/60-warren.conf")
+PROC_SYS = Path("/proc/sys")
+
+# The commands the engine runs, and the Debian package that has each.
+COMMANDS = {"ip": "iproute2", "nft": "nftables", "wg": "wireguard-tools"}
+
+
+class NetworkError(Exception):
+    """Something on the host is in the way. The message says what, and what to do about it; it holds no secret."""
+
+
+def run(argv: Sequence[str], stdin: str = "") -> str:
+    """Run a command and return what it printed.
+
+    Args:
+        argv: the command and its arguments; never a secret, for arguments are visible to every user of the host.
+        stdin: what the command reads; secrets go here.
+
+    Raises:
+        NetworkError: it failed or is not installed; the message has the command and what it said.
+    """
+    result = attempt(argv, stdin)
+    if result.returncode:
+        raise NetworkError(f"{' '.join(argv)} failed: {(result.stderr or result.stdout).strip()}")
+    return result.stdout
+
+
+def attempt(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command whose failure is an answer too.
+
+    Raises:
+        NetworkError: it is not installed.
+    """
+    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"}
+    try:
+        return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, env=environment)
+    except FileNotFoundError as error:
+        raise NetworkError(f"{argv[0]} is not installed on this host") from error
+
+
+def missing_packages(commands: Mapping[str, str]) -> list[str]:
+    """The packages, of a map from command to package, whose command this host lacks."""
+    directories = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+    return sorted(
+        {
+            package
+            for command, package in commands.items()
+            if not any(os.access(f"{directory}/{command}", os.X_OK) for directory in directories)
+        }
+    )
+
+
+def read(path: Path) -> str | None:
+    """A file's text, or None where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file by one with this text and mode, atomically: a reader, or a power cut, finds the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def in_place(path: Path, text: str, mode: int = 0o600) -> bool:
+    """Whether a file has just this text and mode."""
+    return read(path) == text and path.stat().st_mode & 0o777 == mode
+
+
+def secret_number(name: str, create: bool) -> int:
+    """A 32-bit number that this host made for itself and tells nobody, the same at every call.
+
+    Args:
+        name: what it is for; its file is ``/etc/warren/secrets/<name>``.
+        create: make it when there is none yet; otherwise 0 stands for the number to come.
+    """
+    path = STATE_DIR / "secrets" / name
+    text = read(path)
+    if text is None:
+        if not create:
+            return 0
+        text = f"{int.from_bytes(os.urandom(4), 'big')}\n"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write(path, text)
+    return int(text)
+
+
+def sysctl_path(key: str) -> Path:
+    """Where the kernel shows a setting. ``/`` separates like ``.`` does, for interface names with a dot (sysctl.d(5))."""
+    return PROC_SYS / (key if "/" in key else key.replace(".", "/"))
+
+
+def sysctl_live(keys: Sequence[str]) -> dict[str, str]:
+    """What the kernel has for these settings now; a setting it does not know is left out."""
+    live = {}
+    for key in keys:
+        text = read(sysctl_path(key))
+        if text is not None:
+            live[key] = " ".join(text.split())
+    return live
+
+
+def sysctl_file(settings: Mapping[str, str]) -> str:
+    """The text of the sysctl.d file that has the kernel take these settings at boot."""
+    return "# Written by warren.vpn.\n" + "".join(f"{key} = {value}\n" for key, value in sorted(settings.items()))
+
+
+def sysctl_apply(settings: Mapping[str, str]) -> None:
+    """Give the running kernel these settings.
+
+    A host that learns its IPv6 default route from router advertisements stops listening to them once it forwards
+    (Documentation/networking/ip-sysctl: accept_ra), and loses the route when it expires. Its interfaces are told to go on.
+    """
+    if settings.get("net.ipv6.conf.all.forwarding") == "1":
+        for interface in _advertised_to():
+            sysctl_path(f"net/ipv6/conf/{interface}/accept_ra").write_text("2", encoding="ascii")
+    for key, value in settings.items():
+        try:
+            sysctl_path(key).write_text(value, encoding="ascii")
+        except OSError as error:
+            raise NetworkError(
+                f"the kernel does not take {key} = {value}: {error.strerror}. "
+                "In a container, /proc/sys must be writable (podman: --security-opt unmask=ALL)."
+            ) from error
+
+
+def _advertised_to() -> Iterator[str]:
+    for interface in sorted(os.listdir(PROC_SYS / "net/ipv6/conf")) if (PROC_SYS / "net/ipv6/conf").is_dir() else []:
+        if interface not in ("all", "default") and read(sysctl_path(f"net/ipv6/conf/{interface}/accept_ra")) == "1\n":
+            yield interface

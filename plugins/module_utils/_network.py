@@ -1,0 +1,291 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
+# standard library and relative imports only.
+"""All of a server's network that the collection looks after, compared with what is live and put in place.
+
+The order is that of safety: kernel settings, nftables tables, links; and what is wanted is on disk before the first of it is
+live, so that a run that fails half way, or a power cut, is finished by the next run or by boot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import _host, _nftables, _wireguard
+
+STATE_FILE = _host.STATE_DIR / "network.json"
+LOCK_FILE = Path("/run/warren-network.lock")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is wanted on a server.
+
+    Attributes:
+        version: the version of the collection that wants it.
+        sysctl: kernel settings.
+        tables: nftables tables; one on record that is not here is removed.
+        links: WireGuard links; one of ours that is not here is removed.
+        userspace: True for userspace WireGuard, False for the kernel's, None for the kernel's where it has one.
+    """
+
+    version: str
+    sysctl: Mapping[str, str]
+    tables: Sequence[_nftables.Table]
+    links: Mapping[str, _wireguard.Link]
+    userspace: bool | None = None
+
+
+@dataclass
+class Report:
+    """What a comparison found, or a run did.
+
+    Attributes:
+        before, after: the parts that differ, as lines of text, without secrets.
+        actions: what was or would be done, one short line each.
+        was_alive: names of the peers, by link, that had a session before.
+    """
+
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+    was_alive: dict[str, list[str]] = field(default_factory=dict)
+
+    def differs(self, action: str, before: Sequence[str], after: Sequence[str]) -> None:
+        """Note one difference."""
+        self.actions.append(action)
+        self.before += before
+        self.after += after
+
+
+def network_from(data: Mapping[str, object]) -> Network:
+    """What is wanted, from plain data: the module's parameters, or ``network.json``.
+
+    Raises:
+        NetworkError: a link is not as it should be.
+    """
+    sysctl = data.get("sysctl") or {}
+    tables = data.get("tables") or []
+    links = data.get("links") or []
+    if not isinstance(sysctl, dict) or not isinstance(tables, list) or not isinstance(links, list):
+        raise _host.NetworkError("sysctl is a map, tables and links are lists")
+    userspace = data.get("userspace")
+    return Network(
+        version=str(data["version"]),
+        sysctl={str(key): str(value) for key, value in sysctl.items()},
+        tables=[_nftables.Table(str(table["name"]), str(table["content"])) for table in tables],
+        links={str(link["name"]): _wireguard.link_from(link) for link in links},
+        userspace=None if userspace is None else bool(userspace),
+    )
+
+
+def recorded() -> dict[str, object]:
+    """What the last run wanted, as it stands in ``network.json``; empty before the first run."""
+    text = _host.read(STATE_FILE)
+    data = json.loads(text) if text else {}
+    return data if isinstance(data, dict) else {}
+
+
+def recorded_links() -> dict[str, Mapping[str, object]]:
+    """The links of ``network.json`` by name."""
+    links = recorded().get("links", [])
+    return {str(link["name"]): link for link in links} if isinstance(links, list) else {}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with LOCK_FILE.open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def missing_packages(data: Mapping[str, object]) -> list[str]:
+    """The Debian packages that have to be installed before :func:`converge` can do what is wanted."""
+    missing = _host.missing_packages(_host.COMMANDS)
+    if not missing and _userspace(network_from(data)):
+        missing = _host.missing_packages({"wireguard-go": "wireguard-go"})
+    return missing
+
+
+def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
+    """Compare what is wanted with what is live, and put it in place.
+
+    Args:
+        data: what is wanted, see :func:`network_from`.
+        apply: False only compares, and changes nothing.
+        report: where differences are noted; they are the same in both cases.
+
+    Raises:
+        NetworkError: something is in the way; the message has the remedy.
+    """
+    network = network_from(data)
+    with _alone():
+        live = _wireguard.live_links()
+        _refuse_foreign(network, live)
+        report.was_alive = _alive(live)
+        adopted = _wireguard.check_keys(network.links.values(), apply)
+        _sysctl(network, report, apply)
+        _tables(network, report, apply)
+        _links(network, data, live, report, apply)
+        if adopted:
+            report.differs("take the new private key", [], [f"private key of {purpose}: new" for purpose in adopted])
+
+
+def _userspace(network: Network) -> bool:
+    if network.userspace is not None:
+        return network.userspace
+    return bool(network.links) and not _wireguard.kernel_has_wireguard()
+
+
+def _refuse_foreign(network: Network, live: Mapping[str, _wireguard.Link]) -> None:
+    # One of ours whose maker died before it could mark it stands in network.json.
+    taken = (set(network.links) - set(live) - set(recorded_links())) & _wireguard.foreign_interfaces()
+    for name in sorted(taken):
+        raise _host.NetworkError(
+            f"this host has an interface {name} that the collection did not make. Rename or remove it: ip link delete {name}"
+        )
+
+
+def _alive(live: Mapping[str, _wireguard.Link]) -> dict[str, list[str]]:
+    names = {
+        name: {str(peer["public_key"]): str(peer.get("name", "")) for peer in link.get("peers", [])}  # type: ignore[attr-defined]
+        for name, link in recorded_links().items()
+    }
+    return {
+        name: sorted(names.get(name, {}).get(key, "") for key, peer in link.peers.items() if peer.alive)
+        for name, link in live.items()
+    }
+
+
+def _sysctl(network: Network, report: Report, apply: bool) -> None:
+    live = _host.sysctl_live(list(network.sysctl))
+    differing = {key: value for key, value in network.sysctl.items() if live.get(key) != value}
+    if differing:
+        report.differs(
+            "set kernel settings",
+            [f"sysctl {key} = {live.get(key, 'unknown')}" for key in differing],
+            [f"sysctl {key} = {value}" for key, value in differing.items()],
+        )
+    if apply:
+        _host.sysctl_apply(differing)
+    text = _host.sysctl_file(network.sysctl)
+    if not _host.in_place(_host.SYSCTL_FILE, text, 0o644):
+        _replace_file(_host.SYSCTL_FILE, text, 0o644, report, apply)
+
+
+def _replace_file(path: Path, text: str, mode: int, report: Report, apply: bool, show: bool = True) -> None:
+    def lines(content: str | None) -> list[str]:
+        return [] if content is None else [f"file {path}", *(content.splitlines() if show else ["  (hidden)"])]
+
+    report.differs(f"write {path}", lines(_host.read(path)), lines(text))
+    if apply:
+        _host.write(path, text, mode)
+
+
+def _tables(network: Network, report: Report, apply: bool) -> None:
+    for table in network.tables:
+        wanted = _nftables.expected(table, create_secrets=apply)
+        script = table.script(create_secrets=False)
+        if not _host.in_place(table.path, script):
+            report.actions.append(f"write {table.path}")
+            if apply:
+                _host.write(table.path, script)
+        here = _nftables.comparable(_nftables.live(table.name), wanted)
+        if here != wanted:
+            report.differs(
+                f"load nftables table {table.name}",
+                _nftables.redacted(here).splitlines(),
+                _nftables.redacted(wanted).splitlines(),
+            )
+            if apply:
+                _nftables.load(table, wanted)
+    for name in sorted(set(_nftables.recorded()) - {table.name for table in network.tables}):
+        report.differs(f"remove nftables table {name}", [f"table inet {name}"], [])
+        if apply:
+            _nftables.remove(name)
+            (_nftables.TABLE_DIR / f"{name}.nft").unlink()
+
+
+def _links(
+    network: Network,
+    data: Mapping[str, object],
+    live: Mapping[str, _wireguard.Link],
+    report: Report,
+    apply: bool,
+) -> None:
+    text = json.dumps(dict(data), indent=1, sort_keys=True) + "\n"
+    old = _host.read(STATE_FILE)
+    if old != text or not _host.in_place(STATE_FILE, text):
+        report.actions.append(f"write {STATE_FILE}")
+        if apply:
+            _host.write(STATE_FILE, text)
+    if recorded_version(old) not in ("", network.version):
+        report.differs("note the version", [f"version {recorded_version(old)}"], [f"version {network.version}"])
+    for name in sorted(set(live) - set(network.links)):
+        report.differs(f"remove link {name}", describe(live[name]), [])
+        if apply:
+            _wireguard.remove(name)
+    steps: list[str] = []
+    for link in network.links.values():
+        steps += _link(network, link, live.get(link.name), report, apply)
+    if apply:
+        _wireguard.apply_steps(steps)
+
+
+def _link(
+    network: Network, wanted: _wireguard.Link, live: _wireguard.Link | None, report: Report, apply: bool
+) -> list[str]:
+    """Bring one link's WireGuard side in line; the steps for ``ip`` that remain are returned, to run all links' at once."""
+    here = live or _wireguard.Link(wanted.name, wanted.purpose, "", 0, 0, (), frozenset(), {}, up=False)
+    before, after = describe(here) if live else [], describe(wanted, here)
+    steps = _wireguard.address_steps(wanted, here)
+    if before == after and not steps:
+        return []
+    report.differs(f"{'change' if live else 'make'} link {wanted.name}", before, after)
+    if apply:
+        if live is None:
+            _wireguard.create(wanted, _userspace(network))
+        _wireguard.configure(wanted, here)
+    return steps
+
+
+def recorded_version(text: str | None) -> str:
+    """The version of the collection in the text of ``network.json``; empty where there is none."""
+    return str(json.loads(text).get("version", "")) if text else ""
+
+
+def describe(link: _wireguard.Link, live: _wireguard.Link | None = None) -> list[str]:
+    """A link as lines of text to show and to compare, without a secret.
+
+    Args:
+        link: a live link, or a wanted one.
+        live: with a wanted link, the live one: a peer that needs no change is described as it is.
+    """
+    lines = [
+        f"link {link.name}",
+        f"  public key {link.public_key}",
+        f"  listening port {link.listen_port}",
+        f"  mtu {link.mtu}, {'up' if link.up else 'down'}",
+        *(f"  address {address}" for address in link.addresses),
+        *sorted(f"  route {route.destination} in table {route.table}" for route in link.routes),
+    ]
+    for key in sorted(link.peers):
+        peer = link.peers[key]
+        here = live.peers.get(key) if live else None
+        endpoint = here.endpoint if here and here.like(peer) else peer.endpoint
+        psk = "set" if peer.preshared_key else "none"
+        if here and here.preshared_key != peer.preshared_key and here.preshared_key and peer.preshared_key:
+            psk = "set, another one"
+        lines += [
+            f"  peer {key}",
+            f"    pre-shared key {psk}",
+            f"    endpoint {endpoint or 'any'}",
+            f"    allowed {', '.join(peer.allowed_ips)}",
+            f"    keepalive {peer.keepalive}",
+        ]
+    return lines

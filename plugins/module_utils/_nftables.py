@@ -1,0 +1,124 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
+# standard library and relative imports only.
+"""nftables tables of this host: what is live, what a file would give, and making the one the other.
+
+A table is one ``inet`` table that one role owns. Sets and maps that its text declares without elements belong to a running
+program (the agent): their elements are neither compared nor touched. Sets and maps with elements are the role's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import _host
+
+TABLE_DIR = _host.STATE_DIR / "nftables.d"
+
+_SECRET = re.compile(r"@secret:([a-z0-9_]+)@")
+_SET = re.compile(r"^\t(?P<kind>set|map) (?P<name>\S+) \{\n(?P<body>.*?)^\t\}\n", re.MULTILINE | re.DOTALL)
+_ELEMENTS = re.compile(r"^\t\telements = (\{.*?\})\n", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as a role wants it.
+
+    Attributes:
+        name: the table's name, in the family ``inet``.
+        content: ``table inet <name> { ... }`` in nftables' own language. ``@secret:<name>@`` stands for a number that
+            is made on the host and never leaves it.
+    """
+
+    name: str
+    content: str
+
+    @property
+    def path(self) -> Path:
+        """The file that boot loads the table from."""
+        return TABLE_DIR / f"{self.name}.nft"
+
+    def script(self, create_secrets: bool) -> str:
+        """The table's file: loading it replaces the rules of the live table and leaves elements of live sets alone."""
+        content = _SECRET.sub(lambda match: str(_host.secret_number(match[1], create_secrets)), self.content)
+        return f"table inet {self.name}\nflush table inet {self.name}\n{content.rstrip()}\n"
+
+
+def expected(table: Table, create_secrets: bool) -> str:
+    """How nft lists the table once it is loaded, found out by loading it in an empty network namespace.
+
+    Raises:
+        NetworkError: nft refuses the table; the message has nft's words.
+    """
+    # Two processes, for nft does not list what it has not committed.
+    shell = f"nft --file - && exec nft --stateless list table inet {table.name}"
+    result = _host.attempt(["unshare", "--net", "sh", "-c", shell], table.script(create_secrets))
+    if result.returncode:
+        raise _host.NetworkError(f"nftables table {table.name} is not accepted: {result.stderr.strip()}")
+    return result.stdout
+
+
+def live(name: str) -> str | None:
+    """How nft lists the live table, or None where there is no such table."""
+    result = _host.attempt(["nft", "--stateless", "list", "table", "inet", name])
+    return None if result.returncode else result.stdout
+
+
+def comparable(listing: str | None, wanted: str) -> str:
+    """A live listing without the elements that belong to running programs, to be held against the wanted listing."""
+    owned = _with_elements(wanted)
+
+    def strip(match: re.Match[str]) -> str:
+        return match[0] if match["name"] in owned else _ELEMENTS.sub("", match[0])
+
+    return _SET.sub(strip, listing or "")
+
+
+def redacted(listing: str) -> str:
+    """A listing that can be shown: the seeds of hashes, which are secrets of the host, are left out."""
+    return re.sub(r"\bseed 0x[0-9a-f]+", "seed (hidden)", listing)
+
+
+def load(table: Table, wanted: str) -> None:
+    """Make the live table the wanted one, in one transaction."""
+    script = table.script(create_secrets=True)
+    owned = _with_elements(wanted)
+    emptied = [
+        f"flush {match['kind']} inet {table.name} {match['name']}\n"
+        for match in _SET.finditer(live(table.name) or "")
+        if match["name"] in owned
+    ]
+    if _host.attempt(["nft", "--file", "-"], "".join(emptied) + script).returncode or (
+        comparable(live(table.name), wanted) != wanted
+    ):
+        _host.run(["nft", "--file", "-"], _anew(table, script, wanted))
+
+
+def _anew(table: Table, script: str, wanted: str) -> str:
+    """A transaction that makes the table from nothing, for what a flush leaves behind: chains and sets no longer
+    declared, or declared otherwise. The elements of programs' sets move to the new table."""
+    declared = {match["name"] for match in _SET.finditer(wanted)} - _with_elements(wanted)
+    carried = [
+        f"add element inet {table.name} {match['name']} {elements[1]}\n"
+        for match in _SET.finditer(live(table.name) or "")
+        for elements in _ELEMENTS.finditer(match["body"])
+        if match["name"] in declared
+    ]
+    return f"table inet {table.name}\ndelete table inet {table.name}\n{script}{''.join(carried)}"
+
+
+def _with_elements(listing: str) -> set[str]:
+    return {match["name"] for match in _SET.finditer(listing) if _ELEMENTS.search(match["body"])}
+
+
+def remove(name: str) -> None:
+    """Remove a live table, if there is one."""
+    if live(name) is not None:
+        _host.run(["nft", "delete", "table", "inet", name])
+
+
+def recorded() -> list[str]:
+    """The names of the tables that a run has put on this host."""
+    return sorted(path.stem for path in TABLE_DIR.glob("*.nft"))

@@ -1,0 +1,34 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
+# standard library and relative imports only.
+"""``python3 -m warren_network._restore``: put back what the last run wanted, as ``warren-network.service`` does at boot."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _host, _network
+
+
+def main() -> int:
+    """Restore and say what was done; 0 if the host is as recorded now."""
+    data = _network.recorded()
+    if not data:
+        print("nothing recorded yet: site.yml has not run on this host")
+        return 0
+    report = _network.Report()
+    try:
+        missing = _network.missing_packages(data)
+        if missing:
+            raise _host.NetworkError(f"not installed: {' '.join(missing)}")
+        _network.converge(data, apply=True, report=report)
+    except _host.NetworkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for action in report.actions:
+        print(action)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,397 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
+# standard library and relative imports only.
+"""WireGuard links of this host: what is live, and the steps from there to what is wanted.
+
+``wg`` speaks to the kernel and to userspace WireGuard alike (wg(8)), so both take the same path here; only making and removing
+an interface differs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import _host
+
+KEY_DIR = _host.STATE_DIR / "keys"
+
+# Marks an interface as ours, whatever becomes of our files (ip-link(8): alias).
+ALIAS = "warren.vpn"
+
+# Marks a route as ours. 0-4 are the kernel's, the rest is free to use (rtnetlink(7): rtm_protocol).
+ROUTE_PROTOCOL = "119"
+
+# WireGuard gives up a session 180 s after its last handshake (whitepaper 6.1, Reject-After-Time).
+ALIVE_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One peer of a link.
+
+    Attributes:
+        name: who it is, for people; not known to WireGuard.
+        public_key: base64.
+        preshared_key: base64, or empty for none.
+        endpoint: ``address:port`` or ``[address]:port``, or empty where the peer comes to us.
+        allowed_ips: networks in canonical form, sorted.
+        keepalive: seconds, 0 for off.
+        handshake: of a live peer, seconds since 1970 of the last handshake, 0 for never.
+    """
+
+    name: str
+    public_key: str
+    preshared_key: str
+    endpoint: str
+    allowed_ips: tuple[str, ...]
+    keepalive: int
+    handshake: int = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the peer's session is in force."""
+        return time.time() - self.handshake < ALIVE_SECONDS
+
+    def like(self, wanted: Peer) -> bool:
+        """Whether a live peer needs no change.
+
+        A peer that roamed keeps its endpoint for as long as it answers there: taking it back would break the session.
+        """
+        here = (self.preshared_key, self.allowed_ips, self.keepalive)
+        return here == (wanted.preshared_key, wanted.allowed_ips, wanted.keepalive) and (
+            not wanted.endpoint or self.endpoint == wanted.endpoint or self.alive
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route into a link.
+
+    Attributes:
+        destination: a network in canonical form.
+        table: the routing table, ``main`` or a number.
+    """
+
+    destination: str
+    table: str = "main"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A WireGuard interface.
+
+    Attributes:
+        name: interface name.
+        purpose: which private key it has: ``/etc/warren/keys/<purpose>.key``.
+        public_key: the key that the inventory has on record for this host and purpose.
+        listen_port: UDP port.
+        mtu: bytes.
+        addresses: ``address/length``, sorted.
+        routes: routes into it besides those of its addresses.
+        peers: by public key.
+        up: of a live link, whether it is up.
+    """
+
+    name: str
+    purpose: str
+    public_key: str
+    listen_port: int
+    mtu: int
+    addresses: tuple[str, ...]
+    routes: frozenset[Route]
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    up: bool = True
+
+
+def network(text: str) -> str:
+    """A network as ``wg`` and ``ip -json`` print it: host bits cleared, always with a length."""
+    return str(ipaddress.ip_network(text, strict=False))
+
+
+def link_from(data: Mapping[str, object]) -> Link:
+    """A wanted link from the plain data that the module is given and that ``network.json`` holds.
+
+    Raises:
+        NetworkError: something is missing or of the wrong form.
+    """
+    try:
+        peers = [_peer_from(peer) for peer in _dicts(data["peers"])]
+        routes = [Route(network(str(route["destination"])), str(route.get("table") or "main"))
+                  for route in _dicts(data["routes"])]
+        return Link(
+            name=str(data["name"]),
+            purpose=str(data["purpose"]),
+            public_key=str(data["public_key"]),
+            listen_port=int(str(data["listen_port"])),
+            mtu=int(str(data["mtu"])),
+            addresses=tuple(sorted(str(ipaddress.ip_interface(text)) for text in _strings(data["addresses"]))),
+            routes=frozenset(routes),
+            peers={peer.public_key: peer for peer in peers},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _host.NetworkError(f"link {data.get('name', '?')} is not as it should be: {error!r}") from error
+
+
+def _peer_from(data: Mapping[str, object]) -> Peer:
+    return Peer(
+        name=str(data.get("name") or ""),
+        public_key=str(data["public_key"]),
+        preshared_key=str(data.get("preshared_key") or ""),
+        endpoint=str(data.get("endpoint") or ""),
+        allowed_ips=tuple(sorted(network(text) for text in _strings(data["allowed_ips"]))),
+        keepalive=int(str(data.get("keepalive") or 0)),
+    )
+
+
+def _dicts(value: object) -> Sequence[Mapping[str, object]]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list was expected, not {value!r}")
+    return value
+
+
+def _strings(value: object) -> Sequence[str]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list was expected, not {value!r}")
+    return [str(item) for item in value]
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------------
+
+
+def key_path(purpose: str) -> Path:
+    """The file of the private key for a purpose."""
+    return KEY_DIR / f"{purpose}.key"
+
+
+def next_key_path(purpose: str) -> Path:
+    """The file of the private key that a rotation has made, and that takes over once its public key is on record."""
+    return KEY_DIR / f"{purpose}.key.next"
+
+
+def public_key_of(path: Path) -> str:
+    """The public key of a private key's file; empty where there is no such file."""
+    private_key = _host.read(path)
+    return _host.run(["wg", "pubkey"], private_key).strip() if private_key else ""
+
+
+def make_key(path: Path) -> str:
+    """Make a private key in a file and return its public key."""
+    KEY_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _host.write(path, _host.run(["wg", "genkey"]))
+    return public_key_of(path)
+
+
+def check_keys(links: Iterable[Link], adopt: bool) -> list[str]:
+    """Hold the private keys of this host against the public keys on record.
+
+    Args:
+        links: the wanted links.
+        adopt: put a rotated key in its place where the record names it; False only looks.
+
+    Returns:
+        The purposes whose key a rotation replaces.
+
+    Raises:
+        NetworkError: a key on record is not this host's.
+    """
+    adopted = []
+    for purpose, public_key in sorted({(link.purpose, link.public_key) for link in links}):
+        path, successor = key_path(purpose), next_key_path(purpose)
+        if public_key_of(path) == public_key:
+            continue
+        if public_key_of(successor) != public_key:
+            raise _host.NetworkError(
+                f"the public key on record for {purpose}, warren_public_keys = {public_key}, is not that of {path}. "
+                "If the host was set up anew, take it out of warren_public_keys and run site.yml again to enrol it; "
+                "otherwise put its old key back."
+            )
+        adopted.append(purpose)
+        if adopt:
+            successor.replace(path)
+    return adopted
+
+
+# --- the live side --------------------------------------------------------------------------------------------------------
+
+
+def live_links() -> dict[str, Link]:
+    """The WireGuard links of this host that are ours, as they are now, by name."""
+    found = _interfaces()
+    routes = _routes()
+    peers, ports, keys = _dump()
+    return {
+        name: Link(
+            name=name,
+            purpose=str(data["ifalias"]).partition(" ")[2],
+            public_key=keys.get(name, ""),
+            listen_port=ports.get(name, 0),
+            mtu=int(str(data["mtu"])),
+            addresses=_addresses(data),
+            routes=frozenset(routes.get(name, ())),
+            peers=peers.get(name, {}),
+            up="UP" in str(data["flags"]),
+        )
+        for name, data in found.items()
+        if str(data.get("ifalias", "")).startswith(ALIAS)
+    }
+
+
+def foreign_interfaces() -> set[str]:
+    """The names of all interfaces of this host that are not ours."""
+    return {name for name, data in _interfaces().items() if not str(data.get("ifalias", "")).startswith(ALIAS)}
+
+
+def _interfaces() -> dict[str, Mapping[str, object]]:
+    return {str(data["ifname"]): data for data in json.loads(_host.run(["ip", "-json", "-details", "address"]) or "[]")}
+
+
+def _addresses(data: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            f"{address['local']}/{address['prefixlen']}"
+            for address in _dicts(data.get("addr_info", []))
+            if address.get("scope") != "link" and "local" in address
+        )
+    )
+
+
+def _routes() -> dict[str, set[Route]]:
+    routes: dict[str, set[Route]] = {}
+    for family in ("-4", "-6"):
+        listing = _host.run(["ip", family, "-json", "route", "show", "table", "all", "proto", ROUTE_PROTOCOL])
+        for route in json.loads(listing or "[]"):
+            destination = {"-4": "0.0.0.0/0", "-6": "::/0"}[family] if route["dst"] == "default" else route["dst"]
+            found = Route(network(destination), str(route.get("table", "main")))
+            routes.setdefault(str(route.get("dev")), set()).add(found)
+    return routes
+
+
+def _dump() -> tuple[dict[str, dict[str, Peer]], dict[str, int], dict[str, str]]:
+    """What ``wg show all dump`` prints (wg(8)): one line of 5 fields an interface, one of 9 a peer."""
+    peers: dict[str, dict[str, Peer]] = {}
+    ports: dict[str, int] = {}
+    keys: dict[str, str] = {}
+    for line in _host.run(["wg", "show", "all", "dump"]).splitlines():
+        fields = [("" if text in ("(none)", "off") else text) for text in line.split("\t")]
+        if len(fields) == 5:
+            keys[fields[0]], ports[fields[0]] = fields[2], int(fields[3])
+            continue
+        link, public_key, preshared_key, endpoint, allowed_ips, handshake = fields[:6]
+        peers.setdefault(link, {})[public_key] = Peer(
+            name="",
+            public_key=public_key,
+            preshared_key=preshared_key,
+            endpoint=endpoint,
+            allowed_ips=tuple(sorted(network(text) for text in allowed_ips.split(",") if text)),
+            keepalive=int(fields[8] or 0),
+            handshake=int(handshake),
+        )
+    return peers, ports, keys
+
+
+# --- making and changing ---------------------------------------------------------------------------------------------------
+
+
+def kernel_has_wireguard() -> bool:
+    """Whether this host's kernel makes WireGuard interfaces, found out by making one in an empty network namespace."""
+    return not _host.attempt(["unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"]).returncode
+
+
+def create(link: Link, userspace: bool) -> None:
+    """Make a link's interface, without address or peer."""
+    if userspace:
+        _host.run(["systemctl", "start", unit(link.name)])
+        _wait_for(link.name)
+    else:
+        _host.run(["ip", "link", "add", "dev", link.name, "type", "wireguard"])
+    _host.run(["ip", "link", "set", "dev", link.name, "alias", f"{ALIAS} {link.purpose}"])
+
+
+def unit(name: str) -> str:
+    """The systemd unit that runs a link's userspace WireGuard."""
+    return f"warren-wireguard-go@{name}.service"
+
+
+def _wait_for(name: str, seconds: float = 10) -> None:
+    """Wait until userspace WireGuard answers for an interface."""
+    deadline = time.monotonic() + seconds
+    while _host.attempt(["wg", "show", name, "listen-port"]).returncode:
+        if time.monotonic() > deadline:
+            raise _host.NetworkError(f"{unit(name)} did not bring up {name}: see journalctl --unit {unit(name)}")
+        time.sleep(0.02)
+
+
+def remove(name: str) -> None:
+    """Remove a link and all it has."""
+    if not _host.attempt(["systemctl", "is-active", "--quiet", unit(name)]).returncode:
+        _host.run(["systemctl", "stop", unit(name)])
+    _host.attempt(["ip", "link", "delete", "dev", name])
+
+
+def configure(wanted: Link, here: Link) -> None:
+    """Change what differs in a link's keys, port and peers; every other peer keeps its session."""
+    if here.public_key != wanted.public_key or here.listen_port != wanted.listen_port:
+        key = str(key_path(wanted.purpose))
+        _host.run(["wg", "set", wanted.name, "listen-port", str(wanted.listen_port), "private-key", key])
+    gone = [key for key in here.peers if key not in wanted.peers]
+    for batch in (gone[start : start + 100] for start in range(0, len(gone), 100)):
+        _host.run(["wg", "set", wanted.name, *(word for key in batch for word in ("peer", key, "remove"))])
+    differing = [
+        peer for key, peer in wanted.peers.items() if key not in here.peers or not here.peers[key].like(peer)
+    ]
+    if differing:
+        _host.run(["wg", "addconf", wanted.name, "/dev/stdin"], "".join(_stanza(peer) for peer in differing))
+
+
+def _stanza(peer: Peer) -> str:
+    """A peer in wg(8)'s configuration format. Zeros take a pre-shared key away, which leaving it out would not."""
+    lines = [
+        "[Peer]",
+        f"PublicKey = {peer.public_key}",
+        f"PresharedKey = {peer.preshared_key or 'A' * 43 + '='}",
+        f"AllowedIPs = {', '.join(peer.allowed_ips)}",
+        f"PersistentKeepalive = {peer.keepalive or 'off'}",
+    ]
+    if peer.endpoint:
+        lines.append(f"Endpoint = {peer.endpoint}")
+    return "\n".join(lines) + "\n"
+
+
+def address_steps(wanted: Link, here: Link) -> list[str]:
+    """The lines for ``ip -batch`` that change what differs in a link's MTU, addresses and routes."""
+    steps = []
+    for address in sorted(set(here.addresses) - set(wanted.addresses)):
+        steps.append(f"address delete {address} dev {wanted.name}")
+    if here.mtu != wanted.mtu:
+        steps.append(f"link set dev {wanted.name} mtu {wanted.mtu}")
+    for address in sorted(set(wanted.addresses) - set(here.addresses)):
+        steps.append(f"address add {address} dev {wanted.name}{' nodad' if ':' in address else ''}")
+    if not here.up:
+        steps.append(f"link set dev {wanted.name} up")
+    for route in sorted(here.routes - wanted.routes, key=str):
+        steps.append(f"route delete {_spec(wanted.name, route)}")
+    # Taking an interface down, or its last address, takes its routes along unseen: what differs is asked for again.
+    for route in sorted(wanted.routes - (here.routes if here.up else frozenset()), key=str):
+        steps.append(f"route replace {_spec(wanted.name, route)}")
+    return steps
+
+
+def _spec(name: str, route: Route) -> str:
+    return f"{route.destination} dev {name} table {route.table} proto {ROUTE_PROTOCOL}"
+
+
+def apply_steps(steps: Sequence[str]) -> None:
+    """Run lines with one ``ip -batch`` each family: routes of IPv6 need it said, the rest goes by its address."""
+    for family, lines in (("-4", [s for s in steps if not _is_v6(s)]), ("-6", [s for s in steps if _is_v6(s)])):
+        if lines:
+            _host.run(["ip", family, "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def _is_v6(step: str) -> bool:
+    return bool(re.match(r"(address|route) \w+ \S*:", step))

@@ -1,0 +1,48 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: control_mesh_link
+short_description: Compute the control mesh's link of a server
+version_added: 1.0.0
+author:
+  - The warren.vpn authors (@warren-vpn)
+description:
+  - Computes the control mesh's link of one server from the fleet, for the option O(warren.vpn.network#module:links)
+    of M(warren.vpn.network).
+positional: server
+options:
+  _input:
+    description: The fleet, as JSON, that the role P(warren.vpn.validate_inventory#role) makes.
+    type: str
+    required: true
+  server:
+    description: Inventory name of the server.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show the link of this server
+  ansible.builtin.debug:
+    msg: "{{ warren_fleet | warren.vpn.control_mesh_link(inventory_hostname) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One element of O(warren.vpn.network#module:links).
+  type: dict
+"""
+
+from ansible_collections.warren.vpn.plugins.module_utils._links import control_mesh_link
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self):
+        """Map the filter's name to its function."""
+        return {"control_mesh_link": of_server(control_mesh_link)}

@@ -1,0 +1,51 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: server
+short_description: Take one server out of the fleet
+version_added: 1.0.0
+author:
+  - The warren.vpn authors (@warren-vpn)
+description:
+  - Returns what the fleet says of one server, together with the settings of the whole fleet, for templates.
+positional: server
+options:
+  _input:
+    description: The fleet, as JSON, that the role P(warren.vpn.validate_inventory#role) makes.
+    type: str
+    required: true
+  server:
+    description: Inventory name of the server.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show where this server's traffic leaves from
+  ansible.builtin.debug:
+    msg: "{{ (warren_fleet | warren.vpn.server(inventory_hostname)).exit4 }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The settings of the fleet and the values of the server, in one dictionary.
+  type: dict
+"""
+
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+
+
+def view(fleet, server):
+    """The settings and the server's own values together; their names do not meet."""
+    return {**fleet["settings"], **fleet["servers"][server]}
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self):
+        """Map the filter's name to its function."""
+        return {"server": of_server(view)}

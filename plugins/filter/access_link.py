@@ -10,8 +10,8 @@ version_added: 1.0.0
 author:
   - The warren.vpn authors (@warren-vpn)
 description:
-  - Computes the link that clients connect to of one server from the fleet, for the option O(warren.vpn.network#module:links)
-    of M(warren.vpn.network).
+  - Computes the link that clients connect to of one server from the fleet, for the option
+    O(warren.vpn.network#module:links) of M(warren.vpn.network).
 positional: server
 options:
   _input:
@@ -32,17 +32,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One element of O(warren.vpn.network#module:links).
-  type: dict
+  description: One element of O(warren.vpn.network#module:links), as JSON.
+  type: str
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.warren.vpn.plugins.module_utils._links import access_link
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import link_of_server
 
 
 class FilterModule:
     """The filter of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Map the filter's name to its function."""
-        return {"access_link": of_server(access_link)}
+        return {"access_link": link_of_server(access_link)}

@@ -39,9 +39,11 @@ _value:
 """
 
 import json
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
-def control_addresses(fleet, servers):
+def control_addresses(fleet: str, servers: Sequence[str]) -> dict[str, str]:
     """Map ``name v4`` and ``name v6`` to the addresses."""
     known = json.loads(fleet)["servers"]
     return {
@@ -52,6 +54,6 @@ def control_addresses(fleet, servers):
 class FilterModule:
     """The filter of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Map the filter's name to its function."""
         return {"control_addresses": control_addresses}

@@ -32,17 +32,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One element of O(warren.vpn.network#module:links).
-  type: dict
+  description: One element of O(warren.vpn.network#module:links), as JSON.
+  type: str
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.warren.vpn.plugins.module_utils._links import control_mesh_link
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import link_of_server
 
 
 class FilterModule:
     """The filter of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Map the filter's name to its function."""
-        return {"control_mesh_link": of_server(control_mesh_link)}
+        return {"control_mesh_link": link_of_server(control_mesh_link)}

@@ -35,10 +35,13 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 
-def view(fleet, server):
+def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
     """The settings and the server's own values together; their names do not meet."""
     return {**fleet["settings"], **fleet["servers"][server]}
 
@@ -46,6 +49,6 @@ def view(fleet, server):
 class FilterModule:
     """The filter of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Map the filter's name to its function."""
         return {"server": of_server(view)}

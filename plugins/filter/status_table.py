@@ -25,15 +25,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 _value:
   description: The table, one line a server.
   type: str
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 COLUMNS = ("server", "links up", "mesh", "oldest handshake", "clients", "version", "")
 
 
-def row(name, result):
+def row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of one server."""
     if result.get("unreachable") or result.get("failed"):
         return (name, "-", "-", "-", "-", "-", "NOT REACHED" if result.get("unreachable") else "FAILED")
@@ -56,16 +62,18 @@ def row(name, result):
     )
 
 
-def status_table(results):
+def status_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The table."""
     rows = [COLUMNS, *(row(name, result) for name, result in results.items())]
     widths = [max(len(cells[column]) for cells in rows) for column in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip() for cells in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows
+    )
 
 
 class FilterModule:
     """The filter of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Map the filter's name to its function."""
         return {"status_table": status_table}

@@ -1,0 +1,155 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every name, port, address, table and mark of the fleet, as pure functions of one number per server.
+
+Private to the collection. Nothing else computes an address (docs/architecture.md). Plain types in and out; every
+function raises ``ValueError`` with a message that names the bad value. "The source document" is the one on server-side
+multihop; with ids 1-254 and its prefixes the results are its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import ipaddress
+from typing import Union
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+CONTROL_INTERFACE = "wg0ctl"
+ACCESS_INTERFACE = "wg0access"
+MULTIHOP_INTERFACE = "wg0mh"
+
+INTERFACE_NAME_BYTES = 15
+"""IFNAMSIZ of Linux without the closing NUL."""
+
+LINK_TABLE_BASE = 100_000
+"""Tables 100001 and up: far from the kernel's own (0, 253-255), from small numbers and from wg-quick's 51820."""
+
+LINK_MARK_BASE = 0x7000_0000
+"""Marks 0x70000001 and up, compared whole and never masked: the top digit tells them from the small marks that other
+programs use and from wg-quick's 51820; the low 28 bits are the id."""
+
+HIGHEST_SERVER_ID = 0x0FFF_FFFF
+"""What fits in the mark. A control prefix, a port block or a session pool sets a lower limit in practice."""
+
+
+@functools.lru_cache(maxsize=256)
+def network(prefix: str) -> Network:
+    """``prefix`` as a network. Its host bits must be zero."""
+    try:
+        return ipaddress.ip_network(prefix)
+    except ValueError as error:
+        raise ValueError(f"not a network prefix: {prefix!r} ({error})") from None
+
+
+def parse_ports(ports: str) -> tuple[int, int]:
+    """First and last port of ``30000-51000``, both included; a single number is a range of one."""
+    first, dash, last = ports.partition("-")
+    if not _is_number(first) or (dash and not _is_number(last)):
+        raise ValueError(f"not a port range such as 30000-51000: {ports!r}")
+    low, high = int(first), int(last if dash else first)
+    if not 1 <= low <= high <= 65535:
+        raise ValueError(f"not a range of ports between 1 and 65535, lowest first: {ports!r}")
+    return low, high
+
+
+def link_interface(server_id: int) -> str:
+    """The multihop interface of an entry towards server ``server_id``: ``wg0mh-r<id>``, as in the source document."""
+    name = f"{MULTIHOP_INTERFACE}-r{_id(server_id)}"
+    if len(name) > INTERFACE_NAME_BYTES:
+        raise ValueError(f"interface name {name} is longer than {INTERFACE_NAME_BYTES} bytes")
+    return name
+
+
+def link_port(base: int, server_id: int) -> int:
+    """The UDP port on which an entry's link towards ``server_id`` listens: base + id, as in the source document."""
+    port = base + _id(server_id)
+    if base < 1 or port > 65535:
+        raise ValueError(f"link port {port} (base {base} + id {server_id}) is not between 1 and 65535")
+    return port
+
+
+def link_table(server_id: int) -> int:
+    """The routing table whose default route leads into the link towards ``server_id``."""
+    return LINK_TABLE_BASE + _id(server_id)
+
+
+def link_mark(server_id: int) -> int:
+    """The firewall mark of packets that are to leave from server ``server_id``."""
+    return LINK_MARK_BASE + _id(server_id)
+
+
+def host_address(prefix: str, server_id: int) -> str:
+    """The address of a server in ``prefix``: network + id, so ``10.77.0.0/24`` and 3 give 10.77.0.3.
+
+    The network address and, on both families, the last address of the prefix belong to nobody.
+    """
+    inside = network(prefix)
+    if _id(server_id) > inside.num_addresses - 2:
+        raise ValueError(f"server id {server_id} does not fit in {prefix}: the highest is {inside.num_addresses - 2}")
+    return str(inside.network_address + server_id)
+
+
+def highest_server_id(prefix: str) -> int:
+    """The highest id that ``host_address`` takes for ``prefix``: 254 for a /24."""
+    return max(0, min(network(prefix).num_addresses - 2, HIGHEST_SERVER_ID))
+
+
+def session_prefix(pool: str, prefix_length: int, server_id: int) -> str:
+    """The part of ``pool`` from which server ``server_id`` gives session addresses to its clients.
+
+    The pool is cut in parts of ``prefix_length`` and the id counts them from 0, so pool 10.1.0.0/16, length 24 and
+    id 7 give 10.1.7.0/24, as in the source document.
+    """
+    if _id(server_id) > highest_session_id(pool, prefix_length):
+        raise ValueError(
+            f"server id {server_id} does not fit in {pool} cut in /{prefix_length}: "
+            f"the highest is {highest_session_id(pool, prefix_length)}"
+        )
+    whole = network(pool)
+    size = 1 << (whole.max_prefixlen - prefix_length)
+    return f"{whole.network_address + server_id * size}/{prefix_length}"
+
+
+def highest_session_id(pool: str, prefix_length: int) -> int:
+    """The highest id that ``session_prefix`` takes for this pool and length: 255 for a /16 cut in /24."""
+    whole = network(pool)
+    if not whole.prefixlen <= prefix_length <= whole.max_prefixlen:
+        raise ValueError(f"{pool} cannot be cut in /{prefix_length}")
+    return min((1 << (prefix_length - whole.prefixlen)) - 1, HIGHEST_SERVER_ID)
+
+
+def access_address(prefix: str) -> str:
+    """The address of every server on its access interface: the first of the client prefix, the same everywhere."""
+    inside = network(prefix)
+    if inside.num_addresses < 4:
+        raise ValueError(f"client prefix {prefix} has no room for a client")
+    return str(inside.network_address + 1)
+
+
+def client_address(prefix: str, name: str) -> str:
+    """The tunnel address of the client called ``name``: the name's SHA-256 folded into ``prefix``.
+
+    It depends on no other client, so adding or removing one moves nobody. Two names can meet; the inventory check
+    finds that. Never the network address, the servers' address (the first) or the last address of the prefix.
+    """
+    if not name:
+        raise ValueError(f"a client needs a name: {name!r}")
+    access_address(prefix)
+    inside = network(prefix)
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
+    return str(inside.network_address + 2 + digest % (inside.num_addresses - 3))
+
+
+def _id(server_id: int) -> int:
+    if isinstance(server_id, bool) or not isinstance(server_id, int):
+        raise ValueError(f"a server id is a whole number: {server_id!r}")
+    if not 1 <= server_id <= HIGHEST_SERVER_ID:
+        raise ValueError(f"server id {server_id} is not between 1 and {HIGHEST_SERVER_ID}")
+    return server_id
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

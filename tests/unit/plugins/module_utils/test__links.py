@@ -1,0 +1,113 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The links computed from a fleet."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.warren.vpn.plugins.module_utils import _inventory, _links
+
+SECRET = "a secret that is long enough, really"
+IDS = st.integers(min_value=1, max_value=4000)
+
+
+def key(number: int) -> str:
+    return base64.b64encode(number.to_bytes(32, "big")).decode()
+
+
+def fleet(count: int = 3, enrolled: int | None = None) -> dict[str, Any]:
+    """A fleet of servers s1, s2, ... with two clients, read by the inventory check itself."""
+    names = [f"s{number}" for number in range(1, count + 1)]
+    common = {
+        "warren_fleet_secret": SECRET,
+        "warren_clients": [{"name": "alice", "public_key": key(9001)}, {"name": "bob"}],
+        "warren_public_keys": {
+            name: {"control_mesh": key(number), "access": key(5000 + number)}
+            for number, name in enumerate(names[:enrolled], 1)
+        },
+    }
+    hosts = {
+        name: {
+            **common,
+            "server_id": number,
+            "server_entry_addresses": [f"198.51.100.{number}", f"2001:db8::{number}"],
+            "server_exit_addresses": [f"198.51.100.{100 + number}", f"2001:db8::1:{number}"],
+        }
+        for number, name in enumerate(names, 1)
+    }
+    reading = _inventory.read(hosts, names, names, names)
+    assert not reading.problems
+    return reading.fleet
+
+
+def test_every_other_server_is_a_peer() -> None:
+    link = _links.control_mesh_link(fleet(), "s2")
+    assert link["name"] == "wg0ctl"
+    assert link["listen_port"] == 20000
+    assert link["addresses"] == ["10.77.0.2/24", "fd57:6172:7265:1::2/64"]
+    assert link["public_key"] == key(2)
+    assert [peer["name"] for peer in link["peers"]] == ["s1", "s3"]
+    assert link["peers"][0] == {
+        "name": "s1",
+        "public_key": key(1),
+        "preshared_key": _links.preshared_key(SECRET, "control mesh", 1, 2),
+        "endpoint": "198.51.100.1:20000",
+        "allowed_ips": ["10.77.0.1/32", "fd57:6172:7265:1::1/128"],
+        "keepalive": 25,
+    }
+
+
+def test_a_server_without_a_key_is_nobodys_peer_and_has_no_link() -> None:
+    partly = fleet(enrolled=2)
+    assert [peer["name"] for peer in _links.control_mesh_link(partly, "s1")["peers"]] == ["s2"]
+    with pytest.raises(ValueError, match="s3 has no control_mesh key in warren_public_keys: run site.yml with this host"):
+        _links.control_mesh_link(partly, "s3")
+
+
+def test_clients_with_a_key_are_peers_by_one_address_on_every_server() -> None:
+    links = [_links.access_link(fleet(), name) for name in ("s1", "s2")]
+    assert [peer["name"] for peer in links[0]["peers"]] == ["alice"]
+    assert links[0]["peers"] == links[1]["peers"]
+    assert links[0]["addresses"] == ["10.31.33.7/32", "fd57:6172:7265:33::7/128"]
+    assert links[0]["routes"] == [{"destination": "10.96.0.0/11"}, {"destination": "fd57:6172:7265:2::/64"}]
+    assert links[0]["public_key"] == key(5001)
+
+
+@given(one=IDS, other=IDS, third=IDS)
+def test_a_pair_has_one_key_and_no_other_pair_has_it(one: int, other: int, third: int) -> None:
+    pair = _links.preshared_key(SECRET, "control mesh", one, other)
+    assert pair == _links.preshared_key(SECRET, "control mesh", other, one)
+    assert len(base64.b64decode(pair)) == 32
+    assert (pair == _links.preshared_key(SECRET, "control mesh", one, third)) == (third == other)
+    assert pair != _links.preshared_key(SECRET, "multihop", one, other)
+    assert pair != _links.preshared_key(SECRET + "x", "control mesh", one, other)
+
+
+def test_both_ends_of_every_pair_agree() -> None:
+    whole = fleet(6)
+    links = {name: _links.control_mesh_link(whole, name) for name in whole["servers"]}
+    ends = {
+        frozenset((name, peer["name"])): {peer["preshared_key"] for peer in links[name]["peers"]}
+        & {peer["preshared_key"] for peer in links[peer["name"]]["peers"]}
+        for name in links
+        for peer in links[name]["peers"]
+    }
+    assert all(len(keys) == 1 for keys in ends.values())
+    assert len(set.union(*ends.values())) == len(ends) == 15
+
+
+def test_the_secret_itself_is_in_no_link() -> None:
+    assert SECRET not in json.dumps([_links.control_mesh_link(fleet(), "s1"), _links.access_link(fleet(), "s1")])
+
+
+@pytest.mark.parametrize(
+    ("address", "text"), [("198.51.100.1", "198.51.100.1:20000"), ("2001:db8::1", "[2001:db8::1]:20000")]
+)
+def test_endpoints(address: str, text: str) -> None:
+    assert _links.endpoint(address, 20000) == text

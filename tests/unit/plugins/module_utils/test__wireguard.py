@@ -1,0 +1,108 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Comparing links, without a host: what counts as a difference, and the steps that follow from one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _network, _wireguard
+
+KEY = "E0gQ1eCjVTz3vW6G9VCvmhdbVTWZGgrwTMNmVqGLSB0="
+PSK = "q83vEjRWeJC83vEjRWeJC83vEjRWeJC83vEjRWeJq80="
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    peer = {
+        "name": "fra",
+        "public_key": KEY,
+        "preshared_key": PSK,
+        "endpoint": "198.51.100.12:20000",
+        "allowed_ips": ["fd57::2/128", "10.77.0.2/32"],
+        "keepalive": 25,
+    }
+    return {
+        "name": "wg0ctl",
+        "purpose": "control_mesh",
+        "public_key": "x",
+        "listen_port": 20000,
+        "mtu": 1420,
+        "addresses": ["10.77.0.1/24"],
+        "routes": [{"destination": "10.96.0.0/11"}],
+        "peers": [peer],
+        **changes,
+    }
+
+
+def peer(**changes: Any) -> _wireguard.Peer:
+    return replace(_wireguard.link_from(data()).peers[KEY], **changes)
+
+
+def test_plain_data_is_put_in_canonical_form() -> None:
+    link = _wireguard.link_from(data(addresses=["FD57:0::1/64", "10.77.0.1/24"], routes=[{"destination": "10.97.0.1/11"}]))
+    assert link.addresses == ("10.77.0.1/24", "fd57::1/64")
+    assert link.routes == {_wireguard.Route("10.96.0.0/11", "main")}
+    assert link.peers[KEY].allowed_ips == ("10.77.0.2/32", "fd57::2/128")
+
+
+@pytest.mark.parametrize("wrong", [{"mtu": "much"}, {"addresses": "10.77.0.1/24"}, {"addresses": ["10.77.0.1/99"]}])
+def test_data_of_the_wrong_form_is_one_clear_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(_host.NetworkError, match="link wg0ctl is not as it should be"):
+        _wireguard.link_from(data(**wrong))
+
+
+@pytest.mark.parametrize(
+    "change", [{"preshared_key": ""}, {"allowed_ips": ("10.77.0.2/32",)}, {"keepalive": 0}, {"endpoint": "192.0.2.1:1"}]
+)
+def test_a_peer_that_differs(change: dict[str, Any]) -> None:
+    assert not peer(**change).like(peer())
+    assert peer(name="other", handshake=1).like(peer())
+
+
+def test_a_peer_that_roamed_keeps_its_endpoint_while_it_answers() -> None:
+    now = int(time.time())
+    assert peer(endpoint="192.0.2.1:1", handshake=now - 100).like(peer())
+    assert not peer(endpoint="192.0.2.1:1", handshake=now - 200).like(peer())
+
+
+def test_a_client_may_come_from_anywhere() -> None:
+    assert peer(endpoint="192.0.2.1:1").like(peer(endpoint=""))
+
+
+def test_steps_touch_only_what_differs() -> None:
+    wanted = _wireguard.link_from(data(addresses=["10.77.0.1/24", "fd57::1/64"]))
+    assert _wireguard.address_steps(wanted, wanted) == []
+    here = replace(
+        wanted,
+        mtu=1400,
+        addresses=("10.77.0.9/24", "fd57::1/64"),
+        routes=frozenset({_wireguard.Route("10.0.0.0/8", "main")}),
+    )
+    assert _wireguard.address_steps(wanted, here) == [
+        "address delete 10.77.0.9/24 dev wg0ctl",
+        "link set dev wg0ctl mtu 1420",
+        "address add 10.77.0.1/24 dev wg0ctl",
+        "route delete 10.0.0.0/8 dev wg0ctl table main proto 119",
+        "route replace 10.96.0.0/11 dev wg0ctl table main proto 119",
+    ]
+
+
+def test_a_link_that_is_down_gets_its_routes_again() -> None:
+    wanted = _wireguard.link_from(data())
+    assert _wireguard.address_steps(wanted, replace(wanted, up=False)) == [
+        "link set dev wg0ctl up",
+        "route replace 10.96.0.0/11 dev wg0ctl table main proto 119",
+    ]
+
+
+def test_a_description_has_no_secret_and_tells_a_changed_one() -> None:
+    wanted = _wireguard.link_from(data())
+    live = replace(wanted, peers={KEY: peer(preshared_key=PSK.replace("q", "r"))})
+    before, after = _network.describe(live), _network.describe(wanted, live)
+    assert PSK not in "\n".join(before + after)
+    assert before != after
+    assert "    pre-shared key set, another one" in after
+    assert _network.describe(wanted) == _network.describe(wanted, wanted)

@@ -1,0 +1,117 @@
+"""What must not depend on what, and why. A failure says the reason; change the code, or the reason."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import jinja2
+import pytest
+from jinja2 import nodes
+
+from ansible_collections.warren.vpn.plugins.module_utils import _install
+
+ROOT = Path(__file__).parents[2]
+MODULE_UTILS = {path.stem: path for path in (ROOT / "plugins/module_utils").glob("*.py")}
+ENGINE = [module.__name__.rpartition(".")[2] for module in _install.ENGINE]
+TEMPLATED = sorted(
+    path
+    for pattern in ("roles/*/*/**/*.j2", "roles/*/*/**/*.yml", "playbooks/**/*.yml", "site.yml")
+    for path in ROOT.glob(pattern)
+    if "argument_specs" not in path.name
+)
+# QR codes and the keys of clients are made on the controller, never on a server.
+CONTROLLER_ONLY = {"_client_codes": {"cryptography", "segno"}}
+ARITHMETIC = (nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow)
+NUMBERED = re.compile(r"server_id|address|prefix|port")
+ADDRESS_FILTERS = {
+    "cidr_merge", "ip4_hex", "ipaddr", "ipcut", "ipmath", "ipsubnet", "ipv4", "ipv6", "ipwrap", "network_in_network",
+    "next_nth_usable", "nthhost", "previous_nth_usable", "reduce_on_network", "slaac",
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> tuple[set[str], set[str]]:
+    """The modules that a file imports absolutely, and the siblings that it imports relatively."""
+    absolute, siblings = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            absolute |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            absolute.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 1, f"{path.name} imports from above its own directory"
+            siblings |= {node.module} if node.module else {alias.name for alias in node.names}
+    return absolute, siblings
+
+
+@pytest.mark.parametrize("name", sorted(MODULE_UTILS))
+def test_module_utils_import_only_the_standard_library_and_siblings(name: str) -> None:
+    absolute, siblings = imports_of(MODULE_UTILS[name])
+    foreign = {module.split(".")[0] for module in absolute} - sys.stdlib_module_names - CONTROLLER_ONLY.get(name, set())
+    assert not foreign, (
+        f"{name} imports {foreign}: module_utils are the pure logic; they run in unit tests, in filters and on hosts "
+        "where nothing but Python is installed. What needs more belongs in the filter or the module that adapts them."
+    )
+    assert siblings <= set(MODULE_UTILS), f"{name} imports {siblings - set(MODULE_UTILS)}, which is no sibling"
+
+
+def test_addressing_imports_no_sibling() -> None:
+    assert imports_of(MODULE_UTILS["_addressing"])[1] == set(), (
+        "_addressing is what everything else follows from; it depends on nothing of ours, or one number per server "
+        "would not decide the rest"
+    )
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_the_engine_imports_only_what_is_put_on_the_host(name: str) -> None:
+    siblings = imports_of(MODULE_UTILS[name])[1]
+    assert siblings <= set(ENGINE), (
+        f"{name} imports {siblings - set(ENGINE)}: the engine stands alone in /usr/lib/warren and restores the network "
+        "at boot. It is told names and addresses, and neither computes nor checks them; list it in _install.ENGINE, or "
+        "leave it to the controller."
+    )
+
+
+def computations(text: str) -> list[str]:
+    """What a template, or a YAML file with templates in it, computes that _addressing should."""
+    tree = jinja2.Environment(autoescape=True, extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"]).parse(text)
+    found = [f"the filter {node.name}" for node in tree.find_all(nodes.Filter)]
+    found = [name for name in found if name.rsplit(".", 1)[-1].removeprefix("the filter ") in ADDRESS_FILTERS]
+    for node in tree.find_all(ARITHMETIC):
+        names = [name.name for name in node.find_all(nodes.Name)] + [name.attr for name in node.find_all(nodes.Getattr)]
+        found += [f"arithmetic on {name}, line {node.lineno}" for name in names if NUMBERED.search(name)]
+    return found + [f"an address of pieces, {piece!r}" for piece in re.findall(r"(?:\b\d+\.|::)\{\{ ?", text)]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in TEMPLATED])
+def test_no_template_or_task_computes_an_address(path: Path) -> None:
+    assert not computations(path.read_text()), (
+        "every name, port, address, table and mark comes from _addressing.py through a filter: computed in two places, "
+        "it differs one day"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{{ '10.0.0.0/8' | ansible.utils.ipmath(3) }}", "the filter ansible.utils.ipmath"),
+        ("{{ prefix | ipaddr('net') }}", "the filter ipaddr"),
+        ("port {{ warren_link_port_base + server.server_id }}", "arithmetic on server_id, line 1"),
+        ("{% set port = base_port | int + 1 %}", "arithmetic on base_port, line 1"),
+        ("address: 10.1.{{ server_id }}.0", "an address of pieces, '1.{{ '"),
+        ("address: fd00::{{server_id}}", "an address of pieces, '::{{'"),
+    ],
+)
+def test_what_computes_an_address_is_found(text: str, found: str) -> None:
+    assert found in computations(text)
+
+
+AGENT_FILES = sorted(ROOT.glob("roles/*/files/**/*.py"))
+
+
+def test_what_is_copied_to_hosts_does_not_import_ansible() -> None:
+    for path in AGENT_FILES:
+        found = {module for module in imports_of(path)[0] if module.startswith("ansible")}
+        assert not found, f"{path.name} imports {found}: there is no Ansible on hosts; roles render values"

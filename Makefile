@@ -1,0 +1,55 @@
+# The lab's verbs. What they do is in lab/, and in noxfile.py for the tests.
+export LAB_NAME ?= warren
+
+.DEFAULT_GOAL := help
+.PHONY: help lab lab-up lab-down venv clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: ## Start the lab fleet and turn it into a working VPN (LAB_SERVERS=N for more servers)
+	@lab/start
+
+lab-up: ## Start only the lab's hosts
+	@lab/start hosts
+
+lab-down: ## Remove the lab's hosts
+	@lab/down
+
+venv: ## Make .venv with the pinned versions
+	@lab/bootstrap debian
+	@lab/bootstrap venv
+
+clean: lab-down ## Remove all that make lab and make test made, but for Debian packages
+	@lab/clean
+
+# The gates: noxfile.py has the sessions. .venv holds requirements/lab.txt and test.txt, whose pins agree.
+.PHONY: test lint fix unit sanity build docs pins gates-venv
+
+gates-venv: venv
+	@cmp -s requirements/test.txt .venv/test.txt || \
+	  { .venv/bin/python -m pip install --quiet -r requirements/lab.txt -r requirements/test.txt && cp requirements/test.txt .venv/; }
+
+test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity, newest ansible-core, molecule
+	@.venv/bin/nox
+
+lint: gates-venv ## ansible-lint, yamllint, ruff, mypy; argument_specs against defaults and READMEs
+	@.venv/bin/nox -s lint specs
+
+fix: gates-venv ## Mend what ruff can mend
+	@.venv/bin/nox -s lint -- --fix
+
+unit: gates-venv ## Run the unit tests
+	@.venv/bin/nox -s unit
+
+sanity: packages gates-venv ## ansible-test sanity, with ansible-core 2.19 and the newest
+	@.venv/bin/nox -s sanity newest
+
+build: gates-venv ## Build the collection, install it in an empty directory, run it from there
+	@.venv/bin/nox -s build
+
+docs: gates-venv ## Write the reference part of every role's README
+	@.venv/bin/nox -s docs
+
+pins: gates-venv ## Compile requirements/*.in to pinned requirements/*.txt
+	@.venv/bin/nox -s pins

@@ -1,0 +1,104 @@
+"""Try what the lab promises, and print a table of it. Every row was really tried. Fails if one does not work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = os.environ.get("LAB_NAME") or "warren"
+PAGES = {"IPv4": "http://198.51.100.80/ip", "IPv6": "http://[2001:db8:100::80]/ip"}
+# Ping every peer of the mesh through the tunnel, then count who has answered.
+MESH = r"""
+for a in $(wg show wg0ctl allowed-ips | grep -oE '[0-9]+(\.[0-9]+){3}'); do
+  ping -q -c 1 -W 3 $a >/dev/null && echo up &
+done
+wait
+"""
+
+
+def inside(host: str, *command: str) -> str:
+    """Run a command in one of the lab's hosts and return what it prints."""
+    words = ["podman", "exec", f"{NAME}-{host}", *command]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def inventory() -> dict:
+    """Read the inventory, with the extra servers if there are some."""
+    extra = ROOT / ".lab" / NAME / "servers.json"
+    command = [
+        ROOT / ".venv/bin/ansible-inventory",
+        "-i",
+        "inventory/lab",
+        *(["-i", extra] if extra.exists() else []),
+        "--list",
+    ]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def members(data: dict, group: str) -> list[str]:
+    """List a group's hosts."""
+    found = data.get(group, {})
+    return [*found.get("hosts", []), *(h for child in found.get("children", []) for h in members(data, child))]
+
+
+def mesh_row(servers: list[str]) -> tuple[str, bool, str]:
+    """Count the pairs of servers that reach each other."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        up = sum(text.count("up") for text in pool.map(lambda host: inside(host, "sh", "-c", MESH), servers))
+    pairs = len(servers) * (len(servers) - 1)
+    return (
+        "control mesh",
+        up == pairs,
+        f"{up} of {pairs} directed pairs of servers ping each other through their tunnels",
+    )
+
+
+def client_rows(client: dict, hostvars: dict) -> Iterator[tuple[str, bool, str]]:
+    """See where a client comes out, per family."""
+    for family, url in PAGES.items():
+        text = inside(client["name"], "curl", "--silent", "--max-time", "10", url)
+        seen = json.loads(text)["ip"] if text else "nothing"
+        good = seen in hostvars[client["server"]]["server_exit_addresses"]
+        yield (
+            f"{client['name']}, {family}",
+            good,
+            f"the web sees {seen}" + (f", an exit address of {client['server']}" if good else ""),
+        )
+
+
+def main() -> int:
+    """Try everything and print it."""
+    data = inventory()
+    hostvars = data["_meta"]["hostvars"]
+    servers = members(data, "warren_servers")
+    clients = [
+        c
+        for c in hostvars[servers[0]].get("warren_clients", [])
+        if c.get("server") and c["name"] in members(data, "lab")
+    ]
+    everyone = servers + members(data, "lab")
+    running = sum(inside(host, "echo", "up") == "up\n" for host in everyone)
+    rows = [("hosts", running == len(everyone), f"{running} of {len(everyone)} run"), mesh_row(servers)]
+    for client in clients:
+        rows += client_rows(client, hostvars)
+    width = max(len(row[0]) for row in rows)
+    print()
+    for what, good, text in rows:
+        print(f"  {'ok    ' if good else 'FAILED'}  {what:{width}}  {text}")
+    print("\nTry:")
+    print(f"  podman exec {NAME}-alice curl -s http://198.51.100.80/ip")
+    print(f"  podman exec {NAME}-ams wg show")
+    print("  .venv/bin/ansible-playbook playbooks/status.yml")
+    return 0 if all(row[1] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

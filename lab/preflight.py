@@ -1,6 +1,6 @@
 """Refuse to start a lab whose prefixes meet a route or an address of this machine.
 
-    lab/preflight PREFIX...
+    python3 lab/preflight.py PREFIX...
 
 The lab is in network namespaces of its own and could not take such traffic away, but its hosts could be mistaken
 for the real ones, and a test gone wrong must not have a real network to reach.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 REMEDY = """
-Change lab_networks in inventory/lab/group_vars/all/lab.yml, and with it the addresses in
+Change lab_networks in inventory/lab/group_vars/lab_machines.yml, and with it the addresses in
 inventory/lab/hosts.yml and inventory/lab/group_vars/lab.yml, to a prefix that is free here."""
 WIDE = 3  # 0.0.0.0/1 or 2000::/3 is a default route by another name
 

@@ -18,7 +18,7 @@ def link_words(link: dict[str, Any], prefixes: list[Any]) -> list[str]:
         if prefix is None:
             raise AnsibleFilterError(
                 f"{text} is in no prefix of the lab's network {link['network']!r}: "
-                "correct the address, or lab_networks in inventory/lab/group_vars/all/lab.yml"
+                "correct the address, or lab_networks in inventory/lab/group_vars/lab_machines.yml"
             )
         length = address.max_prefixlen if link.get("default_only") else prefix.prefixlen
         addresses.append(f"{address}/{length}")

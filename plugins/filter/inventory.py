@@ -66,14 +66,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.warren.vpn.plugins.module_utils import _inventory
-from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars
+from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _options
 
 
 def inventory(hostvars: Any, groups: Mapping[str, Sequence[str]], run: Sequence[str]) -> dict[str, Any]:
     """See DOCUMENTATION."""
     servers, access = ([str(name) for name in groups.get(group, ())] for group in ("warren_servers", "warren_access"))
-    hosts = _hostvars.host_variables(hostvars, servers)
-    reading = _inventory.read(hosts, servers, access, [str(name) for name in run], _hostvars.role_options())
+    roles = _options.role_options()
+    hosts = _hostvars.host_variables(hostvars, servers, frozenset().union(*roles.values()))
+    reading = _inventory.read(hosts, servers, access, [str(name) for name in run], roles)
+    reading.problems += _options.check(hosts, roles)
     return {
         "fleet": json.dumps(reading.fleet),
         "problems": [str(problem) for problem in reading.problems],

@@ -25,9 +25,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-
-from collections.abc import Callable, Mapping
-from typing import Any
 _value:
   description: The table, one line a server.
   type: str

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import tempfile
@@ -48,7 +47,10 @@ def attempt(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess
     """
     environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"}
     try:
-        return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, env=environment)
+        # At boot there is no AnsibleModule whose run_command could be used.
+        return subprocess.run(  # pylint: disable=ansible-bad-function
+            argv, input=stdin, capture_output=True, text=True, check=False, env=environment
+        )
     except FileNotFoundError as error:
         raise NetworkError(f"{argv[0]} is not installed on this host") from error
 
@@ -83,10 +85,9 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        Path(name).unlink()
         raise
 
 
@@ -114,7 +115,7 @@ def secret_number(name: str, create: bool) -> int:
 
 
 def sysctl_path(key: str) -> Path:
-    """Where the kernel shows a setting. ``/`` separates like ``.`` does, for interface names with a dot (sysctl.d(5))."""
+    """Where the kernel shows a setting. ``/`` separates too, for interface names with a dot (sysctl.d(5))."""
     return PROC_SYS / (key if "/" in key else key.replace(".", "/"))
 
 
@@ -137,7 +138,7 @@ def sysctl_apply(settings: Mapping[str, str]) -> None:
     """Give the running kernel these settings.
 
     A host that learns its IPv6 default route from router advertisements stops listening to them once it forwards
-    (Documentation/networking/ip-sysctl: accept_ra), and loses the route when it expires. Its interfaces are told to go on.
+    (Documentation/networking/ip-sysctl: accept_ra), and loses the route in time: its interfaces go on listening.
     """
     if settings.get("net.ipv6.conf.all.forwarding") == "1":
         for interface in _advertised_to():
@@ -153,6 +154,6 @@ def sysctl_apply(settings: Mapping[str, str]) -> None:
 
 
 def _advertised_to() -> Iterator[str]:
-    for interface in sorted(os.listdir(PROC_SYS / "net/ipv6/conf")) if (PROC_SYS / "net/ipv6/conf").is_dir() else []:
-        if interface not in ("all", "default") and read(sysctl_path(f"net/ipv6/conf/{interface}/accept_ra")) == "1\n":
-            yield interface
+    for setting in sorted((PROC_SYS / "net/ipv6/conf").glob("*/accept_ra")):
+        if setting.parent.name not in ("all", "default") and read(setting) == "1\n":
+            yield setting.parent.name

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import pkgutil
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,10 +22,7 @@ def engine_files() -> dict[Path, str]:
     files = {ENGINE_DIR / "__init__.py": ""}
     for module in ENGINE:
         name = module.__name__.rpartition(".")[2] + ".py"
-        source = pkgutil.get_data(__package__ or "", name)
-        if source is None:
-            raise _host.NetworkError(f"the module came without {name}: this is a defect of the collection")
-        files[ENGINE_DIR / name] = source.decode("utf-8")
+        files[ENGINE_DIR / name] = inspect.getsource(module)
     return files
 
 

@@ -54,8 +54,10 @@ SERVER_VARIABLES = frozenset(
 FLEET_VARIABLES = frozenset(f"warren_{name}" for name in SETTINGS) | frozenset(
     ("warren_fleet_secret", "warren_public_keys", "warren_clients", "warren_client_keys")
 )
-HANDED_ON = frozenset(("warren_fleet", "warren_unenrolled", "warren_enrolled", "warren_client_keys_made"))
-"""Facts of this collection: no input, but a host has them once the inventory was read."""
+NOT_READ_HERE = frozenset(
+    f"warren_{name}" for name in ("fleet", "unenrolled", "enrolled", "client_keys_made", "serial", "records_dir")
+)
+"""Known, but nothing to read: facts that a host has once the inventory was read, and options of playbooks."""
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 SLUG_BYTES = 15
@@ -105,7 +107,7 @@ def read(
     )
     clients = _clients.read(report, fleet_wide, settings, found, made)
 
-    _checks.variables(report, hosts, servers, SERVER_VARIABLES | FLEET_VARIABLES, HANDED_ON, options or {})
+    _checks.variables(report, hosts, servers, SERVER_VARIABLES | FLEET_VARIABLES, NOT_READ_HERE, options or {})
     _checks.settings(report, settings, found)
     _checks.servers(report, settings, found)
     _clients.check(report, settings, found, clients)

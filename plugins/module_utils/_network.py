@@ -3,8 +3,8 @@
 # standard library and relative imports only.
 """All of a server's network that the collection looks after, compared with what is live and put in place.
 
-The order is that of safety: kernel settings, nftables tables, links; and what is wanted is on disk before the first of it is
-live, so that a run that fails half way, or a power cut, is finished by the next run or by boot.
+The order is that of safety: kernel settings, nftables tables, links; and what is wanted is on disk before the first of
+it is live, so that a run that fails half way, or a power cut, is finished by the next run or by boot.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from . import _host, _nftables, _wireguard
 
@@ -48,13 +49,14 @@ class Report:
     Attributes:
         before, after: the parts that differ, as lines of text, without secrets.
         actions: what was or would be done, one short line each.
-        was_alive: names of the peers, by link, that had a session before.
+        alive: addresses, by what a message calls them, of servers that have a session with this one and are to keep
+            it: neither their key nor this host's is another one now.
     """
 
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
-    was_alive: dict[str, list[str]] = field(default_factory=dict)
+    alive: dict[str, str] = field(default_factory=dict)
 
     def differs(self, action: str, before: Sequence[str], after: Sequence[str]) -> None:
         """Note one difference."""
@@ -63,8 +65,31 @@ class Report:
         self.after += after
 
 
+def wanted_from(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What is wanted, as plain data, from the parameters of the module ``network``.
+
+    Raises:
+        NetworkError: a link is not JSON.
+    """
+    parts = parameters["parts"]
+    return {
+        "version": parameters["version"],
+        "sysctl": {key: str(value) for part in parts for key, value in (part.get("sysctl") or {}).items()},
+        "tables": [table for part in parts for table in part.get("tables") or []],
+        "links": [_loaded(link) for part in parts for link in part.get("links") or []],
+        "userspace": {"auto": None, "kernel": False, "userspace": True}[str(parameters["wireguard"])],
+    }
+
+
+def _loaded(link: str) -> Any:
+    try:
+        return json.loads(link)
+    except ValueError as error:
+        raise _host.NetworkError(f"a link is not JSON: {error}") from error
+
+
 def network_from(data: Mapping[str, object]) -> Network:
-    """What is wanted, from plain data: the module's parameters, or ``network.json``.
+    """What is wanted, from plain data: see :func:`wanted_from`, or ``network.json``.
 
     Raises:
         NetworkError: a link is not as it should be.
@@ -78,7 +103,7 @@ def network_from(data: Mapping[str, object]) -> Network:
     return Network(
         version=str(data["version"]),
         sysctl={str(key): str(value) for key, value in sysctl.items()},
-        tables=[_nftables.Table(str(table["name"]), str(table["content"])) for table in tables],
+        tables=[_nftables.table_from(table) for table in tables],
         links={str(link["name"]): _wireguard.link_from(link) for link in links},
         userspace=None if userspace is None else bool(userspace),
     )
@@ -91,10 +116,24 @@ def recorded() -> dict[str, object]:
     return data if isinstance(data, dict) else {}
 
 
-def recorded_links() -> dict[str, Mapping[str, object]]:
-    """The links of ``network.json`` by name."""
-    links = recorded().get("links", [])
-    return {str(link["name"]): link for link in links} if isinstance(links, list) else {}
+def recorded_links() -> Mapping[str, _wireguard.Link]:
+    """The links that the last run wanted, by name."""
+    data = recorded()
+    return network_from(data).links if data else {}
+
+
+def state_text(data: Mapping[str, object]) -> str:
+    """The text of ``network.json``, a line for each peer, so that a diff of two shows which peers differ."""
+    encode = json.JSONEncoder(sort_keys=True).encode
+
+    def link_text(link: Mapping[str, object]) -> str:
+        own = encode({key: value for key, value in link.items() if key != "peers"})
+        peers = ",\n".join(f"   {encode(peer)}" for peer in _wireguard.dicts(link.get("peers", [])))
+        return f'  {own[:-1]}, "peers": [\n{peers}\n  ]}}'
+
+    links = ",\n".join(link_text(link) for link in _wireguard.dicts(data["links"]))
+    rest = "".join(f' "{key}": {encode(data[key])},\n' for key in sorted(data) if key != "links")
+    return f'{{\n{rest} "links": [\n{links}\n ]\n}}\n'
 
 
 @contextmanager
@@ -125,9 +164,9 @@ def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
     """
     network = network_from(data)
     with _alone():
-        live = _wireguard.live_links()
+        live = _known(_wireguard.live_links(), network)
         _refuse_foreign(network, live)
-        report.was_alive = _alive(live)
+        report.alive = _alive(live, network)
         adopted = _wireguard.check_keys(network.links.values(), apply)
         _sysctl(network, report, apply)
         _tables(network, report, apply)
@@ -144,20 +183,60 @@ def _userspace(network: Network) -> bool:
 
 def _refuse_foreign(network: Network, live: Mapping[str, _wireguard.Link]) -> None:
     # One of ours whose maker died before it could mark it stands in network.json.
-    taken = (set(network.links) - set(live) - set(recorded_links())) & _wireguard.foreign_interfaces()
-    for name in sorted(taken):
+    new = set(network.links) - set(live) - set(recorded_links())
+    for name in sorted(new & _wireguard.foreign_interfaces() if new else ()):
         raise _host.NetworkError(
-            f"this host has an interface {name} that the collection did not make. Rename or remove it: ip link delete {name}"
+            f"this host has an interface {name} that the collection did not make. "
+            f"Rename it, or remove it: ip link delete {name}"
         )
 
 
-def _alive(live: Mapping[str, _wireguard.Link]) -> dict[str, list[str]]:
-    names = {
-        name: {str(peer["public_key"]): str(peer.get("name", "")) for peer in link.get("peers", [])}  # type: ignore[attr-defined]
-        for name, link in recorded_links().items()
-    }
+def _alive(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, str]:
     return {
-        name: sorted(names.get(name, {}).get(key, "") for key, peer in link.peers.items() if peer.alive)
+        label: address
+        for name, link in live.items()
+        if name in network.links and network.links[name].public_key == link.public_key
+        for key, peer in link.peers.items()
+        if peer.alive and key in network.links[name].peers
+        for label, address in _labelled(peer)
+    }
+
+
+def server_addresses(data: Mapping[str, object]) -> dict[str, str]:
+    """The addresses that servers are to have on this server's links, by what a message calls them."""
+    links = network_from(data).links.values()
+    return {label: address for link in links for peer in link.peers.values() for label, address in _labelled(peer)}
+
+
+def _labelled(peer: _wireguard.Peer) -> Iterator[tuple[str, str]]:
+    # A peer without an endpoint is a client, and may be away.
+    for address in _wireguard.single_addresses(peer.allowed_ips) if peer.endpoint else ():
+        yield f"{peer.name} v{6 if ':' in address else 4}", address
+
+
+def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _wireguard.Link]:
+    """The live links with the names that their peers have in the inventory, or had in the last run's.
+
+    A peer that comes to us is a client: where it comes from is nobody's business and is forgotten here, before a diff
+    could show it.
+    """
+    def peers_of(links: Mapping[str, _wireguard.Link]) -> dict[tuple[str, str], _wireguard.Peer]:
+        return {(link.name, key): peer for link in links.values() for key, peer in link.peers.items()}
+
+    last, now = peers_of(recorded_links()), peers_of(network.links)
+
+    def known(link: str, peer: _wireguard.Peer) -> _wireguard.Peer:
+        before, wanted = last.get((link, peer.public_key)), now.get((link, peer.public_key))
+        either = wanted or before
+        return replace(
+            peer,
+            name=either.name if either else "",
+            endpoint=peer.endpoint if either and either.endpoint else "",
+            may_roam=not (before and wanted) or before.endpoint == wanted.endpoint,
+        )
+
+    return {
+        name: replace(link, peers={key: known(name, peer) for key, peer in link.peers.items()})
         for name, link in live.items()
     }
 
@@ -218,7 +297,7 @@ def _links(
     report: Report,
     apply: bool,
 ) -> None:
-    text = json.dumps(dict(data), indent=1, sort_keys=True) + "\n"
+    text = state_text(data)
     old = _host.read(STATE_FILE)
     if old != text or not _host.in_place(STATE_FILE, text):
         report.actions.append(f"write {STATE_FILE}")
@@ -240,7 +319,7 @@ def _links(
 def _link(
     network: Network, wanted: _wireguard.Link, live: _wireguard.Link | None, report: Report, apply: bool
 ) -> list[str]:
-    """Bring one link's WireGuard side in line; the steps for ``ip`` that remain are returned, to run all links' at once."""
+    """Bring one link's WireGuard side in line; what remains for ``ip`` is returned, to run all links' at once."""
     here = live or _wireguard.Link(wanted.name, wanted.purpose, "", 0, 0, (), frozenset(), {}, up=False)
     before, after = describe(here) if live else [], describe(wanted, here)
     steps = _wireguard.address_steps(wanted, here)
@@ -274,7 +353,7 @@ def describe(link: _wireguard.Link, live: _wireguard.Link | None = None) -> list
         *(f"  address {address}" for address in link.addresses),
         *sorted(f"  route {route.destination} in table {route.table}" for route in link.routes),
     ]
-    for key in sorted(link.peers):
+    for key in sorted(link.peers, key=lambda key: (link.peers[key].name, key)):
         peer = link.peers[key]
         here = live.peers.get(key) if live else None
         endpoint = here.endpoint if here and here.like(peer) else peer.endpoint
@@ -282,7 +361,7 @@ def describe(link: _wireguard.Link, live: _wireguard.Link | None = None) -> list
         if here and here.preshared_key != peer.preshared_key and here.preshared_key and peer.preshared_key:
             psk = "set, another one"
         lines += [
-            f"  peer {key}",
+            f"  peer {key}{f' ({peer.name})' if peer.name else ''}",
             f"    pre-shared key {psk}",
             f"    endpoint {endpoint or 'any'}",
             f"    allowed {', '.join(peer.allowed_ips)}",

@@ -3,13 +3,14 @@
 # standard library and relative imports only.
 """nftables tables of this host: what is live, what a file would give, and making the one the other.
 
-A table is one ``inet`` table that one role owns. Sets and maps that its text declares without elements belong to a running
-program (the agent): their elements are neither compared nor touched. Sets and maps with elements are the role's.
+A table is one ``inet`` table that one role owns. Sets and maps that its text declares without elements belong to a
+running program (the agent): their elements are neither compared nor touched. Those with elements are the role's.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,17 @@ class Table:
 
     def script(self, create_secrets: bool) -> str:
         """The table's file: loading it replaces the rules of the live table and leaves elements of live sets alone."""
-        content = _SECRET.sub(lambda match: str(_host.secret_number(match[1], create_secrets)), self.content)
-        return f"table inet {self.name}\nflush table inet {self.name}\n{content.rstrip()}\n"
+        return _SECRET.sub(lambda match: str(_host.secret_number(match[1], create_secrets)), self.text)
+
+    @property
+    def text(self) -> str:
+        """The table's file, without the host's secrets."""
+        return f"table inet {self.name}\nflush table inet {self.name}\n{self.content.rstrip()}\n"
+
+
+def table_from(data: Mapping[str, object]) -> Table:
+    """A table from the plain data that the module is given and that ``network.json`` holds."""
+    return Table(str(data["name"]), str(data["content"]))
 
 
 def expected(table: Table, create_secrets: bool) -> str:

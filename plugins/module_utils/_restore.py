@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
 # standard library and relative imports only.
-"""``python3 -m warren_network._restore``: put back what the last run wanted, as ``warren-network.service`` does at boot."""
+"""``python3 -m warren_network._restore`` puts back what the last run wanted: ``warren-network.service`` at boot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> int:
     """Restore and say what was done; 0 if the host is as recorded now."""
     data = _network.recorded()
     if not data:
-        print("nothing recorded yet: site.yml has not run on this host")
+        sys.stdout.write("nothing recorded yet: site.yml has not run on this host\n")
         return 0
     report = _network.Report()
     try:
@@ -23,12 +23,11 @@ def main() -> int:
             raise _host.NetworkError(f"not installed: {' '.join(missing)}")
         _network.converge(data, apply=True, report=report)
     except _host.NetworkError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
-    for action in report.actions:
-        print(action)
+    sys.stdout.write("".join(f"{action}\n" for action in report.actions))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -3,12 +3,13 @@
 # standard library and relative imports only.
 """WireGuard links of this host: what is live, and the steps from there to what is wanted.
 
-``wg`` speaks to the kernel and to userspace WireGuard alike (wg(8)), so both take the same path here; only making and removing
-an interface differs.
+``wg`` speaks to the kernel and to userspace WireGuard alike (wg(8)), so both take the same path here; only making and
+removing an interface differs.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import re
@@ -27,6 +28,11 @@ ALIAS = "warren.vpn"
 # Marks a route as ours. 0-4 are the kernel's, the rest is free to use (rtnetlink(7): rtm_protocol).
 ROUTE_PROTOCOL = "119"
 
+# What a link, a route and a peer consist of, as plain data.
+LINK_KEYS = frozenset(("name", "purpose", "public_key", "listen_port", "mtu", "addresses", "routes", "peers"))
+ROUTE_KEYS = frozenset(("destination", "table"))
+PEER_KEYS = frozenset(("name", "public_key", "preshared_key", "endpoint", "allowed_ips", "keepalive"))
+
 # WireGuard gives up a session 180 s after its last handshake (whitepaper 6.1, Reject-After-Time).
 ALIVE_SECONDS = 180
 
@@ -43,6 +49,7 @@ class Peer:
         allowed_ips: networks in canonical form, sorted.
         keepalive: seconds, 0 for off.
         handshake: of a live peer, seconds since 1970 of the last handshake, 0 for never.
+        may_roam: of a live peer, whether it may be elsewhere than wanted: not when another endpoint is wanted now.
     """
 
     name: str
@@ -52,6 +59,7 @@ class Peer:
     allowed_ips: tuple[str, ...]
     keepalive: int
     handshake: int = 0
+    may_roam: bool = True
 
     @property
     def alive(self) -> bool:
@@ -65,7 +73,7 @@ class Peer:
         """
         here = (self.preshared_key, self.allowed_ips, self.keepalive)
         return here == (wanted.preshared_key, wanted.allowed_ips, wanted.keepalive) and (
-            not wanted.endpoint or self.endpoint == wanted.endpoint or self.alive
+            not wanted.endpoint or self.endpoint == wanted.endpoint or (self.alive and self.may_roam)
         )
 
 
@@ -109,9 +117,15 @@ class Link:
     up: bool = True
 
 
+@functools.cache  # the same network is read from what is wanted, recorded and live
 def network(text: str) -> str:
     """A network as ``wg`` and ``ip -json`` print it: host bits cleared, always with a length."""
     return str(ipaddress.ip_network(text, strict=False))
+
+
+def single_addresses(networks: Iterable[str]) -> list[str]:
+    """The networks of one address, as addresses."""
+    return [text.partition("/")[0] for text in networks if text.endswith("/128" if ":" in text else "/32")]
 
 
 def link_from(data: Mapping[str, object]) -> Link:
@@ -121,9 +135,9 @@ def link_from(data: Mapping[str, object]) -> Link:
         NetworkError: something is missing or of the wrong form.
     """
     try:
-        peers = [_peer_from(peer) for peer in _dicts(data["peers"])]
-        routes = [Route(network(str(route["destination"])), str(route.get("table") or "main"))
-                  for route in _dicts(data["routes"])]
+        _only(data, LINK_KEYS)
+        peers = [_peer_from(peer) for peer in dicts(data.get("peers", []))]
+        routes = [_route_from(route) for route in dicts(data.get("routes", []))]
         return Link(
             name=str(data["name"]),
             purpose=str(data["purpose"]),
@@ -138,7 +152,18 @@ def link_from(data: Mapping[str, object]) -> Link:
         raise _host.NetworkError(f"link {data.get('name', '?')} is not as it should be: {error!r}") from error
 
 
+def _only(data: Mapping[str, object], known: frozenset[str]) -> None:
+    if data.keys() - known:
+        raise ValueError(f"it has no {', '.join(sorted(data.keys() - known))}")
+
+
+def _route_from(data: Mapping[str, object]) -> Route:
+    _only(data, ROUTE_KEYS)
+    return Route(network(str(data["destination"])), str(data.get("table") or "main"))
+
+
 def _peer_from(data: Mapping[str, object]) -> Peer:
+    _only(data, PEER_KEYS)
     return Peer(
         name=str(data.get("name") or ""),
         public_key=str(data["public_key"]),
@@ -149,9 +174,14 @@ def _peer_from(data: Mapping[str, object]) -> Peer:
     )
 
 
-def _dicts(value: object) -> Sequence[Mapping[str, object]]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list was expected, not {value!r}")
+def dicts(value: object) -> Sequence[Mapping[str, object]]:
+    """A value of unknown type as a list of maps.
+
+    Raises:
+        TypeError: it is something else. The message does not show it.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise TypeError("a list of maps was expected")
     return value
 
 
@@ -161,7 +191,7 @@ def _strings(value: object) -> Sequence[str]:
     return [str(item) for item in value]
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------------
+# --- keys ----------------------------------------------------------------------------------------------------------
 
 
 def key_path(purpose: str) -> Path:
@@ -217,7 +247,7 @@ def check_keys(links: Iterable[Link], adopt: bool) -> list[str]:
     return adopted
 
 
-# --- the live side --------------------------------------------------------------------------------------------------------
+# --- the live side -------------------------------------------------------------------------------------------------
 
 
 def live_links() -> dict[str, Link]:
@@ -255,7 +285,7 @@ def _addresses(data: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(
         sorted(
             f"{address['local']}/{address['prefixlen']}"
-            for address in _dicts(data.get("addr_info", []))
+            for address in dicts(data.get("addr_info", []))
             if address.get("scope") != "link" and "local" in address
         )
     )
@@ -295,7 +325,7 @@ def _dump() -> tuple[dict[str, dict[str, Peer]], dict[str, int], dict[str, str]]
     return peers, ports, keys
 
 
-# --- making and changing ---------------------------------------------------------------------------------------------------
+# --- making and changing -------------------------------------------------------------------------------------------
 
 
 def kernel_has_wireguard() -> bool:
@@ -342,9 +372,7 @@ def configure(wanted: Link, here: Link) -> None:
     gone = [key for key in here.peers if key not in wanted.peers]
     for batch in (gone[start : start + 100] for start in range(0, len(gone), 100)):
         _host.run(["wg", "set", wanted.name, *(word for key in batch for word in ("peer", key, "remove"))])
-    differing = [
-        peer for key, peer in wanted.peers.items() if key not in here.peers or not here.peers[key].like(peer)
-    ]
+    differing = [peer for key, peer in wanted.peers.items() if key not in here.peers or not here.peers[key].like(peer)]
     if differing:
         _host.run(["wg", "addconf", wanted.name, "/dev/stdin"], "".join(_stanza(peer) for peer in differing))
 

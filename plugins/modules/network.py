@@ -13,11 +13,11 @@ author:
 description:
   - Compares everything that the collection looks after in a server's network with what is B(live), and changes what
     differs, in one call. The firewall is in force before the first link is up.
-  - A link or a table that an earlier call placed and that is not named any more is removed. What the module did not make
-    is never touched.
+  - A link or a table that an earlier call placed and that is not named any more is removed. What the module did not
+    make is never touched.
   - A peer that needs no change keeps its session. An interface is never restarted.
-  - Installs what restores all of it at boot, C(warren-network.service), and writes what it wants to C(/etc/warren) before it
-    changes anything, so that a run that failed half way is finished by the next one.
+  - Installs what restores all of it at boot, C(warren-network.service), and writes what it wants to C(/etc/warren)
+    before it changes anything, so that a run that failed half way is finished by the next one.
   - Uses the kernel's WireGuard, or wireguard-go under systemd where the kernel has none.
   - The role P(warren.vpn.server#role) calls it; playbooks rarely do.
 attributes:
@@ -55,102 +55,57 @@ options:
     type: list
     elements: str
     default: []
-  sysctl:
-    description: Kernel settings, by name. They are set now and at boot.
-    type: dict
-    default: {}
-  tables:
-    description:
-      - nftables tables of the family C(inet), loaded in this order, each in one transaction.
-      - A set or map declared without elements belongs to a running program. Its elements survive.
+  parts:
+    description: What to place, in this order. Together they are all of it.
     type: list
     elements: dict
     default: []
     suboptions:
-      name:
-        description: The table's name.
-        type: str
-        required: true
-      content:
+      sysctl:
+        description: Kernel settings, by name. They are set now and at boot.
+        type: dict
+        default: {}
+      tables:
         description:
-          - The table in nftables' language, C(table inet NAME { ... }).
-          - C(@secret:NAME@) stands for a number that the host makes for itself once and never tells.
-        type: str
-        required: true
-  links:
-    description: WireGuard interfaces.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Interface name, at most 15 bytes.
-        type: str
-        required: true
-      purpose:
-        description: Which of the host's private keys it has, C(/etc/warren/keys/PURPOSE.key).
-        type: str
-        required: true
-      public_key:
-        description: The public key on record for that private key. Another private key on the host is an error.
-        type: str
-        required: true
-      listen_port:
-        description: UDP port.
-        type: int
-        required: true
-      mtu:
-        description: In bytes.
-        type: int
-        required: true
-      addresses:
-        description: Addresses of the interface, with their prefix length.
-        type: list
-        elements: str
-        required: true
-      routes:
-        description: Routes into the interface, besides those that its addresses bring.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          destination:
-            description: A network.
-            type: str
-            required: true
-          table:
-            description: Routing table.
-            type: str
-            default: main
-      peers:
-        description: WireGuard peers. One that is not named here is removed.
+          - nftables tables of the family C(inet), loaded in this order, each in one transaction.
+          - A set or map declared without elements belongs to a running program. Its elements survive.
         type: list
         elements: dict
         default: []
         suboptions:
           name:
-            description: Who it is, for people.
-            type: str
-            default: ''
-          public_key:
-            description: Base64.
+            description: The table's name.
             type: str
             required: true
-          preshared_key:
-            description: Base64.
+          content:
+            description:
+              - The table in nftables' language, C(table inet NAME { ... }).
+              - C(@secret:NAME@) stands for a number that the host makes for itself once and never tells.
             type: str
-          endpoint:
-            description: C(address:port) or C([address]:port). None where the peer comes to us.
-            type: str
-          allowed_ips:
-            description: Networks the peer may send from and is sent to.
-            type: list
-            elements: str
             required: true
-          keepalive:
-            description: Seconds between keepalives, 0 for none.
-            type: int
-            default: 0
+      links:
+        description:
+          - WireGuard interfaces, each a map, or its JSON. A link has a peer for every server and every client. As
+            text it is only handed on; as a structure Ansible would walk through it in every task.
+          - C(name), at most 15 bytes, C(listen_port), a UDP port, C(mtu) in bytes and C(addresses), with their prefix
+            length.
+          - C(purpose) says which of the host's private keys it has, C(/etc/warren/keys/PURPOSE.key), and
+            C(public_key) is the public key on record for it. Another private key on the host is an error.
+          - C(routes) into the interface, besides those that its addresses bring, each with C(destination), a network,
+            and C(table), V(main) by default.
+          - C(peers), each with C(public_key), C(allowed_ips), the networks it may send from and is sent to, and as
+            needed C(name) for people, C(preshared_key), C(endpoint) as C(address:port) or C([address]:port), none
+            where the peer comes to us, and C(keepalive) in seconds. A peer that is not named is removed.
+        type: list
+        elements: json
+        default: []
+  health_seconds:
+    description:
+      - How long servers that answered a ping through their link before a change may take to answer after it. One that does
+        not answer fails the call.
+      - V(0) for no such check.
+    type: int
+    default: 30
   wireguard:
     description: Which WireGuard to use. V(auto) takes the kernel's where it has one.
     type: str
@@ -162,19 +117,20 @@ EXAMPLES = r"""
 - name: Place one link
   warren.vpn.network:
     version: 1.0.0
-    links:
-      - name: wg0ctl
-        purpose: control_mesh
-        public_key: 6uVDFz8bdfIYJzWWP6o4HtXuxFNqTBtTPYWxCzFSbRk=
-        listen_port: 20000
-        mtu: 1420
-        addresses: [10.77.0.1/24]
-        peers:
-          - name: fra
-            public_key: E0gQ1eCjVTz3vW6G9VCvmhdbVTWZGgrwTMNmVqGLSB0=
-            endpoint: 198.51.100.12:20000
-            allowed_ips: [10.77.0.2/32]
-            keepalive: 25
+    parts:
+      - links:
+          - name: wg0ctl
+            purpose: control_mesh
+            public_key: 6uVDFz8bdfIYJzWWP6o4HtXuxFNqTBtTPYWxCzFSbRk=
+            listen_port: 20000
+            mtu: 1420
+            addresses: [10.77.0.1/24]
+            peers:
+              - name: fra
+                public_key: E0gQ1eCjVTz3vW6G9VCvmhdbVTWZGgrwTMNmVqGLSB0=
+                endpoint: 198.51.100.12:20000
+                allowed_ips: [10.77.0.2/32]
+                keepalive: 25
 """
 
 RETURN = r"""
@@ -190,39 +146,21 @@ missing_packages:
   type: list
   elements: str
   sample: [wireguard-tools]
-was_alive:
-  description: By link, the names of the peers that had a session when the call began.
-  returned: always
-  type: dict
-  sample: {wg0ctl: [fra, nyc]}
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _install, _network
+from ansible_collections.warren.vpn.plugins.module_utils import _health, _host, _install, _network
 
-PEER = {
-    "name": {"type": "str", "default": ""},
-    "public_key": {"type": "str", "required": True, "no_log": False},
-    "preshared_key": {"type": "str", "no_log": True},
-    "endpoint": {"type": "str"},
-    "allowed_ips": {"type": "list", "elements": "str", "required": True},
-    "keepalive": {"type": "int", "default": 0},
-}
-LINK = {
-    "name": {"type": "str", "required": True},
-    "purpose": {"type": "str", "required": True},
-    "public_key": {"type": "str", "required": True, "no_log": False},
-    "listen_port": {"type": "int", "required": True},
-    "mtu": {"type": "int", "required": True},
-    "addresses": {"type": "list", "elements": "str", "required": True},
-    "routes": {
+PART = {
+    "sysctl": {"type": "dict", "default": {}},
+    "tables": {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"destination": {"type": "str", "required": True}, "table": {"type": "str", "default": "main"}},
+        "options": {"name": {"type": "str", "required": True}, "content": {"type": "str", "required": True}},
     },
-    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER},
+    "links": {"type": "list", "elements": "json", "default": [], "no_log": True},
 }
 ARGUMENTS = {
     "version": {"type": "str", "required": True},
@@ -233,42 +171,55 @@ ARGUMENTS = {
         "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
     },
     "enable": {"type": "list", "elements": "str", "default": []},
-    "sysctl": {"type": "dict", "default": {}},
-    "tables": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "content": {"type": "str", "required": True}},
-    },
-    "links": {"type": "list", "elements": "dict", "default": [], "options": LINK},
+    "parts": {"type": "list", "elements": "dict", "default": [], "options": PART},
+    "health_seconds": {"type": "int", "default": 30},
     "wireguard": {"type": "str", "choices": ["auto", "kernel", "userspace"], "default": "auto"},
 }
+
+
+def place(module: AnsibleModule, wanted: dict[str, object], apply: bool) -> _network.Report:
+    """Compare, and apply if asked to."""
+    report = _network.Report()
+    _install.install(module.params["files"], module.params["enable"], report, apply)
+    _network.converge(wanted, apply, report)
+    return report
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    wanted = {name: module.params[name] for name in ("version", "sysctl", "tables", "links")}
-    wanted["userspace"] = {"auto": None, "kernel": False, "userspace": True}[module.params["wireguard"]]
-    apply = not module.check_mode
     report = _network.Report()
+    lost: list[str] = []
     try:
+        wanted = _network.wanted_from(module.params)
         missing = _network.missing_packages(wanted)
         if not missing:
-            _install.install(module.params["files"], module.params["enable"], report, apply)
-            _network.converge(wanted, apply, report)
+            report = place(module, wanted, apply=False)
+        if not missing and not module.check_mode:
+            expected = _health.lost_before()
+            if report.actions:
+                expected |= _health.answering(report.alive)
+                report = place(module, wanted, apply=True)
+            if expected:
+                lost = _health.lost(expected, wanted, module.params["health_seconds"])
     except _host.NetworkError as error:
         module.fail_json(msg=str(error), actions=report.actions)
-    module.exit_json(
-        changed=bool(report.actions),
-        actions=report.actions,
-        missing_packages=missing,
-        was_alive=report.was_alive,
-        diff={
+    result = {
+        "changed": bool(report.actions or missing),
+        "actions": report.actions,
+        "missing_packages": missing,
+        "diff": {
             "before": "".join(f"{line}\n" for line in report.before),
             "after": "".join(f"{line}\n" for line in report.after),
         },
-    )
+    }
+    if lost:
+        module.fail_json(
+            msg=f"answered on the mesh before a change to this server and does not any more: {', '.join(lost)}. "
+            "Mend the inventory and run again; or, if that is for another reason, with -e server_health_seconds=0.",
+            **result,
+        )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

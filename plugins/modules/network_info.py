@@ -85,14 +85,13 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        recorded = _network.recorded()
-        wanted = _network.network_from(recorded).links if recorded else {}
+        wanted = _network.recorded_links()
         live = _wireguard.live_links() if wanted else {}
     except _host.NetworkError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
-        version=str(recorded.get("version", "")),
+        version=str(_network.recorded().get("version", "")),
         links={name: describe(link, live.get(name)) for name, link in wanted.items()},
     )
 

@@ -11,8 +11,8 @@ version_added: 1.0.0
 author:
   - The warren.vpn authors (@warren-vpn)
 description:
-  - Merges values into one variable of a YAML file that the collection writes and people may read, such as the public keys of
-    servers. It runs where the inventory is, on the controller.
+  - Merges values into one variable of a YAML file that the collection writes and people may read, such as the public
+    keys of servers. It runs where the inventory is, on the controller.
 attributes:
   check_mode:
     support: full
@@ -107,7 +107,8 @@ def main() -> None:
         beside = path.parent.with_suffix(suffix)
         if beside.is_file():
             module.fail_json(
-                msg=f"{beside} would be ignored by Ansible once {path.parent} exists. Move it: {path.parent}/main{suffix}"
+                msg=f"{beside} would be ignored by Ansible once {path.parent} exists. "
+                f"Move it to {path.parent}/main{suffix}"
             )
     variable = module.params["variable"]
     before = _host.read(path) or ""

@@ -11,9 +11,10 @@ version_added: 1.0.0
 author:
   - The warren.vpn authors (@warren-vpn)
 description:
-  - Makes a private key for each purpose that has none yet, in C(/etc/warren/keys/PURPOSE.key), mode 0600. It never leaves the host.
-  - A rotation makes the next key beside the one in force, and the module M(warren.vpn.network) takes it once its public key is
-    the one on record. A rotation that was begun and not finished goes on with the key it made.
+  - Makes a private key for each purpose that has none yet, in C(/etc/warren/keys/PURPOSE.key), mode 0600. It never
+    leaves the host.
+  - A rotation makes the next key beside the one in force, and the module M(warren.vpn.network) takes it once its public
+    key is the one on record. A rotation that was begun and not finished goes on with the key it made.
 attributes:
   check_mode:
     support: full

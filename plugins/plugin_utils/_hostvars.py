@@ -6,33 +6,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleError
 from jinja2.exceptions import TemplateError
 
 from ansible_collections.warren.vpn.plugins.module_utils._problems import Unreadable
 
 FLEET_WIDE = "warren_"
+OURS = (FLEET_WIDE, "server_")
 NOT_READ = ("ansible_", "inventory_", "_", "group", "lab_")
-ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
 class _Template(Exception):
     """A value that has to be rendered first."""
 
 
-def host_variables(hostvars: Any, names: Collection[str]) -> dict[str, dict[str, object]]:
+def host_variables(
+    hostvars: Any, names: Collection[str], options: Collection[str] = ()
+) -> dict[str, dict[str, object]]:
     """The variables of each of ``names``, rendered, as plain types. One that cannot be rendered is ``Unreadable``.
+
+    Variables that are neither ours nor ``options`` of our roles count by name only.
 
     Ansible puts all variables of a host together each time that hostvars is asked for it (about a millisecond), and
     rendering a list of thousands of clients takes far longer. So each host is asked once, only templates are
     rendered, and a value of the fleet that many hosts share is rendered once.
     """
     shared: dict[tuple[str, int], tuple[object, object]] = {}
-    return {name: _Host(hostvars, name, shared).variables() for name in names}
+    return {name: _Host(hostvars, name, shared).variables(options) for name in names}
 
 
 class _Host:
@@ -41,14 +43,17 @@ class _Host:
         self.raw: Mapping[str, Any] = getattr(hostvars, "raw_get", hostvars.__getitem__)(name)
         self.rendered: Mapping[str, Any] | None = None
 
-    def variables(self) -> dict[str, object]:
-        return {str(name): self.read(name) for name in self.raw if not name.startswith(NOT_READ)}
+    def variables(self, options: Collection[str]) -> dict[str, object]:
+        return {
+            str(name): self.read(name) if name.startswith(OURS) or name in options else None
+            for name in self.raw
+            if not name.startswith(NOT_READ)
+        }
 
     def read(self, name: str) -> object:
         raw = self.raw[name]
         if not name.startswith(FLEET_WIDE):
-            # Variables that are not ours count by name only.
-            return self.plain(name, raw) if name.startswith("server_") else None
+            return self.plain(name, raw)
         key = (name, id(raw))
         if key not in self.shared:
             self.shared[key] = (raw, self.plain(name, raw))  # raw is kept, so its id() stays its own
@@ -81,13 +86,3 @@ def _plain(value: Any, rendered: bool) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(item, rendered) for item in value]
     return str(value)  # a vaulted value, which this decrypts, or a date
-
-
-def role_options() -> dict[str, frozenset[str]]:
-    """The options of every role of the collection, by role, from their argument specs."""
-    options: dict[str, frozenset[str]] = {}
-    for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
-        specs = yaml.safe_load(path.read_bytes()) or {}
-        entries = (specs.get("argument_specs") or {}).values()
-        options[path.parents[1].name] = frozenset(name for entry in entries for name in entry.get("options") or {})
-    return options

@@ -15,7 +15,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ansible_collections.warren.vpn.plugins.filter.inventory import FilterModule
-from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars
+from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _options
 
 INVENTORY = """
 warren_servers:
@@ -91,4 +91,4 @@ def test_only_plain_types_come_out(hostvars: Counting) -> None:
 
 
 def test_every_role_has_its_options_known() -> None:
-    assert "validate_inventory_run" in _hostvars.role_options()["validate_inventory"]
+    assert "validate_inventory_run" in _options.role_options()["validate_inventory"]

@@ -1,0 +1,32 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection.
+"""The files that the module ``network`` writes on a server, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import _host, _network, _nftables
+
+SECRET, READABLE = 0o600, 0o644
+
+
+def contents(parameters: Mapping[str, Any]) -> dict[Path, tuple[str, int]]:
+    """Text and mode of every file that a call of the module with these parameters makes, by its path on the server.
+
+    They are the same to the byte, with two exceptions: the engine, which is the collection's own source, is left out,
+    and ``@secret:<name>@`` stands where a server has a number that it makes for itself.
+
+    Raises:
+        NetworkError: a link is not as it should be.
+    """
+    wanted = _network.wanted_from(parameters)
+    tables = [_nftables.table_from(table) for table in wanted["tables"]]
+    return {
+        _network.STATE_FILE: (_network.state_text(wanted), SECRET),
+        **{table.path: (table.text, SECRET) for table in tables},
+        _host.SYSCTL_FILE: (_host.sysctl_file(wanted["sysctl"]), READABLE),
+        **{Path(str(file["path"])): (str(file["content"]), READABLE) for file in parameters["files"]},
+    }

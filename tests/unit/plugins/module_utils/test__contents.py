@@ -1,0 +1,59 @@
+"""The files that a server gets, without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.warren.vpn.plugins.module_utils import _contents, _host, _network
+
+LINK = {
+    "name": "wg0ctl", "purpose": "control_mesh", "public_key": "A" * 43 + "=", "listen_port": 20000, "mtu": 1420,
+    "addresses": ["10.77.0.1/24"], "routes": [],
+    "peers": [{"name": name, "public_key": name, "allowed_ips": ["10.77.0.2/32"]} for name in ("fra", "nyc")],
+}  # fmt: skip
+TABLE = {"name": "warren_x", "content": "table inet warren_x {\n  # @secret:seed@\n}\n"}
+
+
+def parameters(link: str) -> dict:
+    one = {"sysctl": {"net.ipv4.ip_forward": 1}, "tables": [TABLE]}
+    other = {"links": [link]}
+    return {
+        "version": "1", "wireguard": "auto", "parts": [one, other],
+        "files": [{"path": "/etc/systemd/system/x.service", "content": "[Unit]\n"}],
+    }  # fmt: skip
+
+
+def test_text_and_mode_of_every_file() -> None:
+    found = _contents.contents(parameters(json.dumps(LINK)))
+    table = "table inet warren_x\nflush table inet warren_x\ntable inet warren_x {\n  # @secret:seed@\n}\n"
+    assert found.pop(Path("/etc/warren/nftables.d/warren_x.nft")) == (table, 0o600)
+    assert found.pop(Path("/etc/systemd/system/x.service")) == ("[Unit]\n", 0o644)
+    assert found.pop(Path("/etc/sysctl.d/60-warren.conf"))[0].endswith("net.ipv4.ip_forward = 1\n")
+    text, mode = found.pop(Path("/etc/warren/network.json"))
+    assert mode == 0o600
+    assert not found
+    assert json.loads(text) == {
+        "version": "1", "userspace": None, "sysctl": {"net.ipv4.ip_forward": "1"}, "tables": [TABLE], "links": [LINK],
+    }  # fmt: skip
+
+
+def test_each_peer_has_a_line_of_its_own() -> None:
+    text = _network.state_text({"links": [LINK, {**LINK, "peers": []}], "version": "1"})
+    assert [line.count('"allowed_ips"') for line in text.splitlines()].count(1) == 2
+    assert json.loads(text)["links"] == [LINK, {**LINK, "peers": []}]
+    assert json.loads(_network.state_text({"links": []})) == {"links": []}
+
+
+def test_a_link_that_is_not_json_is_refused() -> None:
+    with pytest.raises(_host.NetworkError, match="a link is not JSON"):
+        _contents.contents(parameters("{"))
+
+
+@pytest.mark.parametrize("part", ["link", "peer"])
+def test_a_misspelt_key_is_refused(part: str) -> None:
+    link = {**LINK, "endpont": "x"} if part == "link" else {**LINK, "peers": [{**LINK["peers"][0], "endpont": "x"}]}
+    with pytest.raises(_host.NetworkError, match=r"link wg0ctl is not as it should be: .*it has no endpont"):
+        _network.network_from({"version": "1", "links": [link]})

@@ -31,19 +31,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The settings of the fleet and the values of the server, in one dictionary.
+  description: The names of interfaces, the settings of the fleet and the values of the server, in one dictionary.
   type: dict
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.warren.vpn.plugins.module_utils._addressing import ACCESS_INTERFACE, CONTROL_INTERFACE
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 
 def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
     """The settings and the server's own values together; their names do not meet."""
-    return {**fleet["settings"], **fleet["servers"][server]}
+    names = {"control_interface": CONTROL_INTERFACE, "access_interface": ACCESS_INTERFACE}
+    return {**names, **fleet["settings"], **fleet["servers"][server]}
 
 
 class FilterModule:

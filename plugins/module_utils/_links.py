@@ -7,8 +7,7 @@ Each function returns plain data in the form of the parameter ``links`` of the m
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import binascii
 import hmac
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +28,9 @@ def preshared_key(secret: str, purpose: str, one: int, other: int) -> str:
         purpose: which links it is for, so that two kinds of link never share a key.
         one, other: the two servers' ids, in either order.
     """
-    pair = f"warren.vpn {purpose} {min(one, other)} {max(one, other)}"
-    return base64.b64encode(hmac.digest(secret.encode(), pair.encode(), hashlib.sha256)).decode()
+    low, high = (one, other) if one < other else (other, one)
+    digest = hmac.digest(secret.encode(), f"warren.vpn {purpose} {low} {high}".encode(), "sha256")
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def endpoint(address: str, port: int) -> str:

@@ -101,8 +101,8 @@ options:
         default: []
   health_seconds:
     description:
-      - How long servers that answered a ping through their link before a change may take to answer after it. One that does
-        not answer fails the call.
+      - How long servers that answered a ping through their link before a change may take to answer after it. One that
+        does not answer fails the call.
       - V(0) for no such check.
     type: int
     default: 30

@@ -12,7 +12,7 @@ author:
   - The warren.vpn authors (@warren-vpn)
 description:
   - Writes, for each host, the files that M(warren.vpn.network) would write on it, as C(PATH/HOST/etc/...). No host is
-    contacted. The playbook P(warren.vpn.render#playbook) uses it.
+    contacted. The playbook C(warren.vpn.render) uses it.
   - B(The files C(network.json) hold pre-shared keys). They have the mode 0600, as on a server. Nothing of them is
     shown.
   - A number that a server makes for itself stands as C(@secret:NAME@). The private keys are not in these files.

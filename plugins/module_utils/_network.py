@@ -220,6 +220,7 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
     A peer that comes to us is a client: where it comes from is nobody's business and is forgotten here, before a diff
     could show it.
     """
+
     def peers_of(links: Mapping[str, _wireguard.Link]) -> dict[tuple[str, str], _wireguard.Peer]:
         return {(link.name, key): peer for link in links.values() for key, peer in link.peers.items()}
 

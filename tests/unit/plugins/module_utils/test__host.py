@@ -45,7 +45,10 @@ def test_a_missing_command_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("key", "path"),
-    [("net.ipv4.ip_forward", "net/ipv4/ip_forward"), ("net/ipv4/conf/eth0.5/rp_filter", "net/ipv4/conf/eth0.5/rp_filter")],
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/conf/eth0.5/rp_filter", "net/ipv4/conf/eth0.5/rp_filter"),
+    ],
 )
 def test_where_a_setting_is(key: str, path: str) -> None:
     assert _host.sysctl_path(key) == _host.PROC_SYS / path

@@ -267,7 +267,10 @@ FLEET_CASES = [
     ({"mtu": 9001}, "all: warren_mtu = 9001"),
     ({"mtu": None}, "all: warren_mtu = null: not a whole number"),
     ({"client_dns": "9.9.9.9"}, "all: warren_client_dns = 9.9.9.9: not a list. Write a list of addresses, such as ["),
-    ({"client_dns": ["dns.quad9.net"]}, "all: warren_client_dns = dns.quad9.net: not an IP address. Write one IP address"),
+    (
+        {"client_dns": ["dns.quad9.net"]},
+        "all: warren_client_dns = dns.quad9.net: not an IP address. Write one IP address",
+    ),
     (
         {"control_prefix": "10.77.0.1/24"},
         ("warren_control_prefix = 10.77.0.1/24: an address inside a network, not a network. Write 10.77.0.0/24."),

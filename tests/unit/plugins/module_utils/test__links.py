@@ -66,7 +66,7 @@ def test_every_other_server_is_a_peer() -> None:
 def test_a_server_without_a_key_is_nobodys_peer_and_has_no_link() -> None:
     partly = fleet(enrolled=2)
     assert [peer["name"] for peer in _links.control_mesh_link(partly, "s1")["peers"]] == ["s2"]
-    with pytest.raises(ValueError, match="s3 has no control_mesh key in warren_public_keys: run site.yml with this host"):
+    with pytest.raises(ValueError, match=r"s3 has no control_mesh key in warren_public_keys: run site\.yml with this"):
         _links.control_mesh_link(partly, "s3")
 
 

@@ -42,7 +42,8 @@ def peer(**changes: Any) -> _wireguard.Peer:
 
 
 def test_plain_data_is_put_in_canonical_form() -> None:
-    link = _wireguard.link_from(data(addresses=["FD57:0::1/64", "10.77.0.1/24"], routes=[{"destination": "10.97.0.1/11"}]))
+    given = data(addresses=["FD57:0::1/64", "10.77.0.1/24"], routes=[{"destination": "10.97.0.1/11"}])
+    link = _wireguard.link_from(given)
     assert link.addresses == ("10.77.0.1/24", "fd57::1/64")
     assert link.routes == {_wireguard.Route("10.96.0.0/11", "main")}
     assert link.peers[KEY].allowed_ips == ("10.77.0.2/32", "fd57::2/128")

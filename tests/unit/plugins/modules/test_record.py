@@ -16,10 +16,9 @@ MODULE = Path(__file__).parents[4] / "plugins/modules/record.py"
 
 def record(path: Path, values: dict[str, Any], **more: Any) -> dict[str, Any]:
     arguments = {"path": str(path), "variable": "warren_public_keys", "values": values, **more}
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; import runpy; runpy.run_path({str(MODULE)!r}, run_name='__main__')"],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    code = f"import runpy, sys; sys.path[:0] = {sys.path!r}; runpy.run_path({str(MODULE)!r}, run_name='__main__')"
+    given = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
+    result = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, text=True, check=False)
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
 

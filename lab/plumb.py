@@ -84,7 +84,7 @@ def wire(lab: str, pid: int, words: list[list[str]]) -> None:
     links = [word[1:] for word in words if word[0] == "link"]
     # A new namespace starts with the machine's own settings; a new server forwards nothing.
     set_sysctls(inside, {"net/ipv4/ip_forward": "0", NO_DAD.format(dev="default"): "0"})
-    for dev, net, *_ in links:
+    for dev, net, *_rest in links:
         near = cable(host, dev)
         # After a restart the kernel may not have taken the old cable away yet.
         subprocess.run(["ip", "-n", lab, "link", "delete", near], capture_output=True, check=False)
@@ -93,8 +93,8 @@ def wire(lab: str, pid: int, words: list[list[str]]) -> None:
             f"link add {near} type veth peer name {dev} netns {pid}",
             f"link set {near} master br-{net} up",
         )
-    lines = ["link set lo up", *[f"link set {dev} up" for dev, *_ in links]]
-    for dev, _, *addresses in links:
+    lines = ["link set lo up", *[f"link set {dev} up" for dev, *_rest in links]]
+    for dev, _net, *addresses in links:
         # What is added first is what the kernel prefers as source on IPv4, what is added last on IPv6.
         lines += [f"address add {a} dev {dev}" for a in addresses if ":" not in a]
         lines += [f"address add {a} dev {dev} nodad" for a in reversed(addresses) if ":" in a]

@@ -80,7 +80,7 @@ def make_keys() -> None:
         if not (STATE / name).exists():
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "warren-lab", "-f", str(STATE / name)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    kind, key, *_ = (STATE / "ssh_host_ed25519_key.pub").read_text().split()
+    kind, key, *_rest = (STATE / "ssh_host_ed25519_key.pub").read_text().split()
     write(STATE / "known_hosts", f"* {kind} {key}\n")
     write(STATE / "resolv.conf", RESOLV_CONF)
     write(STATE / "ssh_config", SSH_CONFIG.format(state=STATE))

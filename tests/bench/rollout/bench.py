@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Measure what a run costs, and print tables for docs/performance.md.
 
     bench.py fleet     a no-change site.yml against one trivial module call per host, over the same lab containers

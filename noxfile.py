@@ -205,5 +205,11 @@ def molecule(session: nox.Session) -> None:
     scenarios = session.posargs or sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
     if not scenarios:
         session.error("molecule/ holds no scenario")
+    failed = []
     for scenario in scenarios:
-        session.run("molecule", "test", "-s", scenario)
+        try:
+            session.run("molecule", "test", "-s", scenario)
+        except CommandFailed:
+            failed.append(scenario)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")

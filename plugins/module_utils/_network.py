@@ -146,8 +146,8 @@ def _alone() -> Iterator[None]:
 def missing_packages(data: Mapping[str, object]) -> list[str]:
     """The Debian packages that have to be installed before :func:`converge` can do what is wanted."""
     missing = _host.missing_packages(_host.COMMANDS)
-    if not missing and _userspace(network_from(data)):
-        missing = _host.missing_packages({"wireguard-go": "wireguard-go"})
+    if _userspace(network_from(data)):
+        missing += _host.missing_packages({"wireguard-go": "wireguard-go"})
     return missing
 
 
@@ -255,16 +255,10 @@ def _sysctl(network: Network, report: Report, apply: bool) -> None:
         _host.sysctl_apply(differing)
     text = _host.sysctl_file(network.sysctl)
     if not _host.in_place(_host.SYSCTL_FILE, text, 0o644):
-        _replace_file(_host.SYSCTL_FILE, text, 0o644, report, apply)
-
-
-def _replace_file(path: Path, text: str, mode: int, report: Report, apply: bool, show: bool = True) -> None:
-    def lines(content: str | None) -> list[str]:
-        return [] if content is None else [f"file {path}", *(content.splitlines() if show else ["  (hidden)"])]
-
-    report.differs(f"write {path}", lines(_host.read(path)), lines(text))
-    if apply:
-        _host.write(path, text, mode)
+        before = (_host.read(_host.SYSCTL_FILE) or "").splitlines()
+        report.differs(f"write {_host.SYSCTL_FILE}", before, text.splitlines())
+        if apply:
+            _host.write(_host.SYSCTL_FILE, text, 0o644)
 
 
 def _tables(network: Network, report: Report, apply: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import json
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -330,6 +331,11 @@ def _dump() -> tuple[dict[str, dict[str, Peer]], dict[str, int], dict[str, str]]
 
 def kernel_has_wireguard() -> bool:
     """Whether this host's kernel makes WireGuard interfaces, found out by making one in an empty network namespace."""
+    if _host.missing_packages({"ip": "iproute2"}):
+        # To be installed first. Until then the module on disk, or loaded, has to do as a sign.
+        modules = Path("/lib/modules", os.uname().release)
+        listed = [_host.read(modules / name) or "" for name in ("modules.dep", "modules.builtin")]
+        return Path("/sys/module/wireguard").is_dir() or any("/wireguard.ko" in text for text in listed)
     return not _host.attempt(["unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"]).returncode
 
 

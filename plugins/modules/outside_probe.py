@@ -94,13 +94,24 @@ class Path:
     source: str
 
 
+def macs_of(public: str, hop: str, device: str, seconds: float = 1) -> list[str]:
+    """The MAC address of the next hop, once the kernel has asked for it because of a packet to the discard port."""
+    with socket.socket(socket.AF_INET6 if ":" in public else socket.AF_INET, socket.SOCK_DGRAM) as anyone:
+        anyone.sendto(b"", (public, 9))
+    deadline = time.monotonic() + seconds
+    while True:
+        neighbours = json.loads(_host.run(["ip", "-json", "neighbour", "show", hop, "dev", device]) or "[]")
+        macs = [neighbour["lladdr"] for neighbour in neighbours if "lladdr" in neighbour]
+        if macs or time.monotonic() > deadline:
+            return macs
+        time.sleep(0.05)
+
+
 def path_to(public: str) -> Path | None:
     """The way to a public address, or None where the next hop does not answer."""
-    _host.attempt(["ping", "-c", "1", "-W", "1", public])  # makes the kernel ask for the next hop's MAC address
     route = json.loads(_host.run(["ip", "-json", "route", "get", public]))[0]
     device, hop = route["dev"], route.get("gateway", public)
-    neighbours = json.loads(_host.run(["ip", "-json", "neighbour", "show", hop, "dev", device]) or "[]")
-    macs = [neighbour["lladdr"] for neighbour in neighbours if "lladdr" in neighbour]
+    macs = macs_of(public, hop, device)
     own = json.loads(_host.run(["ip", "-json", "link", "show", "dev", device]))[0].get("address", "")
     if not macs or not own:
         return None

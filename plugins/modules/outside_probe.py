@@ -75,7 +75,7 @@ from dataclasses import dataclass
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.warren.vpn.plugins.module_utils import _host
-from ansible_collections.warren.vpn.plugins.module_utils._ping import checksum
+from ansible_collections.warren.vpn.plugins.module_utils._ping import Pinger, checksum
 
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 TCP = 6
@@ -94,24 +94,13 @@ class Path:
     source: str
 
 
-def macs_of(public: str, hop: str, device: str, seconds: float = 1) -> list[str]:
-    """The MAC address of the next hop, once the kernel has asked for it because of a packet to the discard port."""
-    with socket.socket(socket.AF_INET6 if ":" in public else socket.AF_INET, socket.SOCK_DGRAM) as anyone:
-        anyone.sendto(b"", (public, 9))
-    deadline = time.monotonic() + seconds
-    while True:
-        neighbours = json.loads(_host.run(["ip", "-json", "neighbour", "show", hop, "dev", device]) or "[]")
-        macs = [neighbour["lladdr"] for neighbour in neighbours if "lladdr" in neighbour]
-        if macs or time.monotonic() > deadline:
-            return macs
-        time.sleep(0.05)
-
-
 def path_to(public: str) -> Path | None:
     """The way to a public address, or None where the next hop does not answer."""
+    Pinger({public: public}).run(timeout=1)  # makes the kernel ask for the next hop's MAC address
     route = json.loads(_host.run(["ip", "-json", "route", "get", public]))[0]
     device, hop = route["dev"], route.get("gateway", public)
-    macs = macs_of(public, hop, device)
+    neighbours = json.loads(_host.run(["ip", "-json", "neighbour", "show", hop, "dev", device]) or "[]")
+    macs = [neighbour["lladdr"] for neighbour in neighbours if "lladdr" in neighbour]
     own = json.loads(_host.run(["ip", "-json", "link", "show", "dev", device]))[0].get("address", "")
     if not macs or not own:
         return None

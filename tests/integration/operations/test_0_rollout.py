@@ -1,0 +1,110 @@
+"""Rollout: hosts that are down, runs for one host, changes that are bad; and clients that come and go."""
+
+from __future__ import annotations
+
+import json
+
+ACCESS = "change link wg0access"
+STATE = "write /etc/warren/network.json"
+
+
+def test_adding_and_removing_a_client_touches_no_other(fleet, operator):
+    fleet.curl("alice")
+    key = fleet.sh("alice", "wg show ams public-key").strip()
+
+    def alice():
+        return [line for what in ("endpoints", "latest-handshakes", "allowed-ips", "preshared-keys")
+                for line in fleet.sh("ams", f"wg show wg0access {what}").splitlines()
+                if line.startswith(key)]  # fmt: skip
+
+    before = alice()
+    with operator.nothing_is_lost("ams", "fra"):
+        operator.set_clients("alice", "bob", "carol")
+        run = fleet.playbook("clients", "-e", "clients_only=carol")
+        for server in fleet.servers:
+            assert run.actions(server) == [STATE, ACCESS]
+            assert len(fleet.wg(server, "wg0access", "allowed-ips")) == 3
+        operator.set_clients("alice", "bob")
+        run = fleet.site()
+        for server in fleet.servers:
+            assert run.actions(server) == [STATE, ACCESS]
+            assert len(fleet.wg(server, "wg0access", "allowed-ips")) == 2
+    assert alice() == before or alice()[0] == before[0], "only her handshake may be newer"
+    fleet.settled()
+
+
+def test_a_run_for_one_host_gives_it_all_its_peers(fleet, operator):
+    fleet.sh("fra", "ip link delete wg0ctl")
+    run = fleet.site("--limit", "fra")
+    assert set(run.changed) == {"fra"}
+    assert operator.peers("fra") == {"ams", "nyc"}
+    assert fleet.site("--limit", "fra").changed == {}
+    fleet.wait_for(lambda: fleet.answers("fra", fleet.control("nyc"), 1), "the mesh is whole")
+
+
+def test_a_host_that_is_down_is_named_and_stays_a_peer_while_the_rest_goes_on(fleet, operator):
+    fleet.podman("stop", "--time", "5", "nyc")
+    try:
+        operator.set_clients("alice", "bob", "carol")
+        run = fleet.site(ok=False)
+        assert run.code != 0
+        assert "Not reached: nyc." in "".join(run.failures.values())
+        for server in ("ams", "fra"):
+            assert run.actions(server) == [STATE, ACCESS]
+            assert "nyc" in operator.peers(server)
+        status = fleet.playbook("status", ok=False).text
+        assert "NOT REACHED" in next(line for line in status.splitlines() if line.startswith("nyc "))
+    finally:
+        operator.set_clients("alice", "bob")
+        fleet.podman("start", "nyc")
+    fleet.site()
+    fleet.settled()
+    fleet.wait_for(lambda: fleet.answers("ams", fleet.control("nyc"), 1), "the mesh is whole")
+
+
+def test_the_first_server_down_does_not_stop_the_rest(fleet, operator):
+    fleet.podman("stop", "--time", "5", "ams")
+    try:
+        fleet.sh("fra", "ip link delete wg0ctl")
+        run = fleet.site(ok=False)
+        assert run.code != 0
+        assert "Not reached: ams." in "".join(run.failures.values())
+        assert "make link wg0ctl" in run.actions("fra")
+        assert operator.peers("fra") == {"ams", "nyc"}
+    finally:
+        fleet.podman("start", "ams")
+    fleet.settled()
+    fleet.wait_for(lambda: fleet.answers("alice", fleet.web(), 1), "alice is back")
+
+
+def test_a_bad_change_stops_at_the_first_server_and_does_no_harm_there(fleet):
+    before = {
+        server: fleet.sh(server, "nft -s list ruleset; sha256sum /etc/warren/*.json /etc/warren/*/*")
+        for server in fleet.servers
+    }
+    bad = json.dumps({"access_refused_destinations4": ["no address"]})
+    run = fleet.site("-e", bad, ok=False)
+    assert run.code != 0
+    assert "nftables table warren_access is not accepted" in run.failures["ams"]
+    for server in ("fra", "nyc"):
+        assert "warren.vpn.server : Place kernel settings, firewall and links" not in {
+            r["task"] for r in run.of(server)
+        }
+    for server, text in before.items():
+        assert fleet.sh(server, "nft -s list ruleset; sha256sum /etc/warren/*.json /etc/warren/*/*") == text, server
+    assert fleet.curl("alice")["ip"] in fleet.exits("ams")
+
+
+def test_a_first_server_that_loses_its_peers_stops_the_rollout(fleet):
+    """The health gate: a valid change that cuts the first server off the mesh, for the others are not there yet."""
+    run = fleet.site("-e", "warren_control_prefix=10.78.0.0/24", "-e", "server_health_seconds=3", ok=False)
+    try:
+        assert run.code != 0
+        assert "fra" in run.failures["ams"]
+        assert "nyc" in run.failures["ams"]
+        for server in ("fra", "nyc"):
+            assert run.actions(server) == []
+    finally:
+        fleet.site()
+    fleet.settled()
+    fleet.wait_for(lambda: fleet.answers("ams", fleet.control("fra"), 1), "the mesh is whole")

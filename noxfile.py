@@ -208,7 +208,7 @@ def molecule(session: nox.Session) -> None:
     failed = []
     for scenario in scenarios:
         try:
-            session.run("molecule", "test", "-s", scenario)
+            session.run("molecule", "test", "--no-command-borders", "-s", scenario)
         except CommandFailed:
             failed.append(scenario)
     if failed:

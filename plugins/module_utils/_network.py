@@ -20,6 +20,8 @@ from typing import Any
 from . import _host, _nftables, _wireguard
 
 STATE_FILE = _host.STATE_DIR / "network.json"
+# Stands in the state file while a run puts what it notes there in place, and after one that died over it.
+UNFINISHED = "unfinished"
 LOCK_FILE = Path("/run/warren-network.lock")
 
 
@@ -225,6 +227,7 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
         return {(link.name, key): peer for link in links.values() for key, peer in link.peers.items()}
 
     last, now = peers_of(recorded_links()), peers_of(network.links)
+    finished = not recorded().get(UNFINISHED)
 
     def known(link: str, peer: _wireguard.Peer) -> _wireguard.Peer:
         before, wanted = last.get((link, peer.public_key)), now.get((link, peer.public_key))
@@ -233,7 +236,7 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
             peer,
             name=either.name if either else "",
             endpoint=peer.endpoint if either and either.endpoint else "",
-            may_roam=not (before and wanted) or before.endpoint == wanted.endpoint,
+            may_roam=not (before and wanted) or (finished and before.endpoint == wanted.endpoint),
         )
 
     return {
@@ -294,10 +297,11 @@ def _links(
 ) -> None:
     text = state_text(data)
     old = _host.read(STATE_FILE)
-    if old != text or not _host.in_place(STATE_FILE, text):
+    noted = _host.in_place(STATE_FILE, text)
+    if not noted:
         report.actions.append(f"write {STATE_FILE}")
         if apply:
-            _host.write(STATE_FILE, text)
+            _host.write(STATE_FILE, state_text({**data, UNFINISHED: True}))
     if recorded_version(old) not in ("", network.version):
         report.differs("note the version", [f"version {recorded_version(old)}"], [f"version {network.version}"])
     for name in sorted(set(live) - set(network.links)):
@@ -309,6 +313,8 @@ def _links(
         steps += _link(network, link, live.get(link.name), report, apply)
     if apply:
         _wireguard.apply_steps(steps)
+    if apply and not noted:
+        _host.write(STATE_FILE, text)
 
 
 def _link(

@@ -12,7 +12,7 @@ from . import _host, _network
 
 def main() -> int:
     """Restore and say what was done; 0 if the host is as recorded now."""
-    data = _network.recorded()
+    data = {key: value for key, value in _network.recorded().items() if key != _network.UNFINISHED}
     if not data:
         sys.stdout.write("nothing recorded yet: site.yml has not run on this host\n")
         return 0

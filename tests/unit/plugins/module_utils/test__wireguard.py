@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,31 @@ def test_a_peer_that_roamed_keeps_its_endpoint_while_it_answers() -> None:
     now = int(time.time())
     assert peer(endpoint="192.0.2.1:1", handshake=now - 100).like(peer())
     assert not peer(endpoint="192.0.2.1:1", handshake=now - 200).like(peer())
+
+
+def test_a_peer_that_is_to_be_elsewhere_now_is_no_roaming_one() -> None:
+    assert not peer(endpoint="192.0.2.1:1", handshake=int(time.time()), may_roam=False).like(peer())
+
+
+@pytest.mark.parametrize(
+    ("noted", "unfinished", "kept"),
+    [("198.51.100.12:20000", False, True), ("198.51.100.12:20000", True, False), ("198.51.100.99:20000", False, False)],
+)
+def test_an_endpoint_noted_by_a_run_that_died_is_not_taken_for_set(
+    noted: str, unfinished: bool, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wanted(endpoint: str) -> dict[str, Any]:
+        link = data()
+        link["peers"][0]["endpoint"] = endpoint
+        return {"version": "1.0.0", "sysctl": {}, "tables": [], "links": [link], "userspace": None}
+
+    monkeypatch.setattr(_network, "STATE_FILE", tmp_path / "network.json")
+    marked = {_network.UNFINISHED: True} if unfinished else {}
+    _network.STATE_FILE.write_text(_network.state_text({**wanted(noted), **marked}))
+    network = _network.network_from(wanted("198.51.100.12:20000"))
+    elsewhere = peer(endpoint="198.51.100.77:20000", handshake=int(time.time()))
+    live = _network._known({"wg0ctl": replace(network.links["wg0ctl"], peers={KEY: elsewhere})}, network)  # noqa: SLF001
+    assert live["wg0ctl"].peers[KEY].like(network.links["wg0ctl"].peers[KEY]) == kept
 
 
 def test_a_client_may_come_from_anywhere() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,11 +206,14 @@ def molecule(session: nox.Session) -> None:
     scenarios = session.posargs or sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
     if not scenarios:
         session.error("molecule/ holds no scenario")
-    failed = []
+    failed, seconds = [], {}
     for scenario in scenarios:
+        started = time.monotonic()
         try:
             session.run("molecule", "test", "--no-command-borders", "-s", scenario)
         except CommandFailed:
             failed.append(scenario)
+        seconds[scenario] = round(time.monotonic() - started)
+    session.log(f"seconds: {', '.join(f'{name} {number}' for name, number in seconds.items())}")
     if failed:
         session.error(f"failed: {', '.join(failed)}")

@@ -58,7 +58,7 @@ class Operator:
 
     @contextmanager
     def nothing_is_lost(self, server, other):
-        """Ping one server from another over the mesh every 5 ms, and the web from alice every 20 ms; have her download."""
+        """Ping one server from another over the mesh every 5 ms, the web from alice every 20 ms; let her download."""
         fleet = self.fleet
         running = [
             fleet.background(server, f"exec ping -i 0.005 {fleet.control(other)} >/run/ping"),

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 KEY = "/etc/warren/keys/control_mesh.key"
+NEW_FLOWS = """
+import socket, sys, time
+name = "warren-new-flows"
+while True:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.sendto(b"new", (sys.argv[1], 7003))
+    time.sleep(0.001)
+"""
 INNER = "src net 10.0.0.0/8 or src net 100.64.0.0/16 or src net fc00::/7"
 
 
@@ -25,12 +34,26 @@ def ends_whole(fleet):
     fleet.settled()
 
 
-@pytest.mark.parametrize("command", ["restart", "reload"])
-def test_the_tables_survive_nftables_service(fleet, command):
+@pytest.mark.parametrize("command", ["restart", "reload", "stop"])
+def test_nftables_service_leaves_our_tables_alone_and_leaks_nothing(fleet, command):
+    """alice keeps sending, always as a new flow, while the service that flushes the whole ruleset does what it does."""
     listing = "for table in warren_access warren_control_mesh; do nft -s list table inet $table; done"
     tables = fleet.sh("ams", listing)
-    fleet.sh("ams", f"systemctl start nftables; systemctl {command} nftables")
-    assert fleet.sh("ams", listing) == tables
+    fleet.sh("ams", "nft add table inet mine; systemctl start nftables")
+    since = fleet.now()
+    flood = fleet.background("alice", f"exec python3 -c {shlex.quote(NEW_FLOWS)} {fleet.web()}")
+    try:
+        fleet.wait_for(lambda: fleet.recorded("udp dst port 7003", since), "the web sees alice's packets")
+        for _ in range(5):
+            script = "nft add table inet mine; systemctl reset-failed nftables; systemctl start nftables; systemctl {}"
+            fleet.sh("ams", f"{script.format(command)} nftables")
+            assert fleet.sh("ams", listing) == tables
+    finally:
+        fleet.try_sh("alice", "pkill -f warren-new-flows")
+        flood.communicate(timeout=10)
+    assert "mine" not in fleet.sh("ams", "nft list tables"), "the service did not flush: the test shows nothing"
+    fleet.until_recorded()
+    assert fleet.recorded(INNER, since) == []
 
 
 def test_userspace_wireguard_that_is_killed_comes_back_by_itself(fleet):

@@ -44,7 +44,7 @@ def test_nftables_service_leaves_our_tables_alone_and_leaks_nothing(fleet, comma
     flood = fleet.background("alice", f"exec python3 -c {shlex.quote(NEW_FLOWS)} {fleet.web()}")
     try:
         fleet.wait_for(lambda: fleet.recorded("udp dst port 7003", since), "the web sees alice's packets")
-        for _ in range(5):
+        for _attempt in range(5):
             script = "nft add table inet mine; systemctl reset-failed nftables; systemctl start nftables; systemctl {}"
             fleet.sh("ams", f"{script.format(command)} nftables")
             assert fleet.sh("ams", listing) == tables

@@ -61,17 +61,24 @@ def mesh_row(servers: list[str]) -> tuple[str, bool, str]:
     )
 
 
-def client_rows(client: dict, hostvars: dict) -> Iterator[tuple[str, bool, str]]:
+def exits_row(servers: list[str]) -> tuple[str, bool, str]:
+    """Count the exits that answer their entries, over the mesh and through their links."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        listed = pool.map(lambda host: json.loads(inside(host, "warrenctl", "exits", "--json") or "[]"), servers)
+        up = sum(exit_["reachable"] for exits in listed for exit_ in exits)
+    pairs = len(servers) * (len(servers) - 1)
+    return ("multihop", up == pairs, f"{up} of {pairs} directed pairs of servers are ready to let clients leave there")
+
+
+def client_rows(client: dict, hostvars: dict, servers: list[str]) -> Iterator[tuple[str, bool, str]]:
     """See where a client comes out, per family."""
     for family, url in PAGES.items():
         text = inside(client["name"], "curl", "--silent", "--max-time", "10", url)
         seen = json.loads(text)["ip"] if text else "nothing"
-        good = seen in hostvars[client["server"]]["server_exit_addresses"]
-        yield (
-            f"{client['name']}, {family}",
-            good,
-            f"the web sees {seen}" + (f", an exit address of {client['server']}" if good else ""),
-        )
+        # Another server's, while the client has a session.
+        owner = next((name for name in servers if seen in hostvars[name]["server_exit_addresses"]), "")
+        said = f"the web sees {seen}" + (f", an exit address of {owner}" if owner else "")
+        yield (f"{client['name']}, {family}", bool(owner), said)
 
 
 def main() -> int:
@@ -86,16 +93,17 @@ def main() -> int:
     ]
     everyone = servers + members(data, "lab")
     running = sum(inside(host, "echo", "up") == "up\n" for host in everyone)
-    rows = [("hosts", running == len(everyone), f"{running} of {len(everyone)} run"), mesh_row(servers)]
+    rows = [("hosts", running == len(everyone), f"{running} of {len(everyone)} run")]
+    rows += [mesh_row(servers), exits_row(servers)]
     for client in clients:
-        rows += client_rows(client, hostvars)
+        rows += client_rows(client, hostvars, servers)
     width = max(len(row[0]) for row in rows)
     print()
     for what, good, text in rows:
         print(f"  {'ok    ' if good else 'FAILED'}  {what:{width}}  {text}")
     print("\nTry:")
+    print(f"  podman exec {NAME}-ams warrenctl start alice nyc")
     print(f"  podman exec {NAME}-alice curl -s http://198.51.100.80/ip")
-    print(f"  podman exec {NAME}-ams wg show")
     print("  .venv/bin/ansible-playbook playbooks/status.yml")
     return 0 if all(row[1] for row in rows) else 1
 

@@ -124,13 +124,13 @@ class Fleet:
         """A host, for pytest-testinfra."""
         return testinfra.get_host(f"podman://{self.container(name)}")
 
-    def sh(self, name: str, script: str, seconds: float = 60) -> str:
-        """What a shell script on a host prints; it has to succeed."""
-        done = self.try_sh(name, script, seconds)
+    def sh(self, name: str, script: str, seconds: float = 60, text: str = "") -> str:
+        """What a shell script on a host prints; it has to succeed. It reads `text`."""
+        done = self.try_sh(name, script, seconds, text)
         assert done.returncode == 0, f"{name}: {script}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def try_sh(self, name: str, script: str, seconds: float = 60) -> subprocess.CompletedProcess:
+    def try_sh(self, name: str, script: str, seconds: float = 60, text: str = "") -> subprocess.CompletedProcess:
         """Run a shell script on a host."""
         command = [
             "podman",
@@ -143,7 +143,7 @@ class Fleet:
             "-euc",
             script,
         ]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
     def python(self, name: str, script: str, *arguments: str, seconds: float = 60) -> str:
         """What a Python script on a host prints."""
@@ -178,6 +178,24 @@ class Fleet:
         """The public key on record."""
         text = (self.inventory / "group_vars/all/warren_public_keys.yml").read_text()
         return yaml.safe_load(text)["warren_public_keys"][server][purpose]
+
+    # --- sessions
+
+    def ctl(self, server: str, *words: str, status: int = 0) -> dict | list:
+        """What `warrenctl --json` says on a server; it has to end with this exit status."""
+        done = self.try_sh(server, f"warrenctl {shlex.join(words)} --json")
+        assert done.returncode == status, f"{server}: warrenctl {words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return json.loads(done.stdout)
+
+    def without_sessions(self) -> None:
+        """Stop every session and choice, as their clients would."""
+        for server in self.servers:
+            for view in self.ctl(server, "list"):
+                self.ctl(server, "disconnected", view["client"])
+
+    def agrees(self, server: str) -> dict:
+        """What `warrenctl check` counts on a server; its tables, flows and store have to agree."""
+        return self.ctl(server, "check")
 
     # --- playbooks
 
@@ -236,7 +254,8 @@ class Fleet:
 
     def seen(self, name: str, version: int = 4, sources: list[str] | None = None) -> list[dict]:
         """As whom the web sees a host that asks over UDP, from each of its source addresses."""
-        text = self.python(name, UDP_ASK, WEB[version], *(sources or [""]))
+        script = f"python3 -c {shlex.quote(UDP_ASK)} {WEB[version]}"
+        text = self.sh(name, script, text="\n".join(sources or [""]))
         return [json.loads(line) for line in text.splitlines()]
 
     def curl(self, name: str, version: int = 4) -> dict:
@@ -350,20 +369,29 @@ s.bind(("", port))
 s.sendto(b"test", (to, to_port))
 """
 UDP_ASK = """
-import socket, sys
+import select, socket, sys
 to = sys.argv[1]
-socks = []
-for source in sys.argv[2:]:
+socks, said = [], {}
+for source in sys.stdin.read().splitlines() or [""]:
     s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
+    # IPV6_FREEBIND, IP_FREEBIND: the address may be local by a route only.
+    s.setsockopt(*((41, 78, 1) if ":" in to else (0, 15, 1)))
     if source: s.bind((source, 0))
-    s.settimeout(1)
     socks.append(s)
-for s in socks: s.sendto(b"who am I", (to, 80))
-for s in socks:
-    for attempt in range(4):
-        try: print(s.recv(999).decode()); break
-        except TimeoutError: s.sendto(b"who am I", (to, 80))
-    else: raise SystemExit("no answer from " + to)
+# As many at once as the web's buffer takes.
+for batch in (socks[start:start + 100] for start in range(0, len(socks), 100)):
+    poll = select.poll()
+    for s in batch: poll.register(s, select.POLLIN)
+    by_number = {s.fileno(): s for s in batch}
+    for attempt in range(20):
+        asked = [s for s in batch if s not in said]
+        for s in asked: s.sendto(b"who am I", (to, 80))
+        while len(said.keys() & set(batch)) < len(batch):
+            ready = poll.poll(250)
+            if not ready: break
+            for number, event in ready: said[by_number[number]] = by_number[number].recv(999).decode()
+    if set(batch) - said.keys(): raise SystemExit("no answer from " + to)
+for s in socks: print(said[s])
 """
 UDP_HEAR = """
 import socket, struct, sys

@@ -12,12 +12,16 @@ author:
 description:
   - Renders templates as P(warren.vpn.template#lookup) does, and says where the files go. A template's path below
     C(templates) is the path on the server.
+  - With O(below), takes programs in Python as they are.
 options:
   _terms:
-    description: Templates, as C(ROLE/PATH) below the role's C(templates).
+    description: Templates, as C(ROLE/PATH) below the role's C(templates), or directories below the role's C(files).
     type: list
     elements: str
     required: true
+  below:
+    description: The terms are directories, and the files in them go below this directory of the server.
+    type: path
 notes:
   - Every other option is a value of that name in the templates. One that is used and not given is an error.
 """
@@ -49,4 +53,11 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: object = None, **kwargs: Any) -> list[Any]:  # noqa: ARG002
         """Render each template."""
         terms = [str(term) for term in terms]
+        below = kwargs.pop("below", None)
+        if below is not None:
+            return [
+                {"path": f"{below}/{path}", "content": text}
+                for term in terms
+                for path, text in _templates.tree(term).items()
+            ]
         return [{"path": _templates.target(term), "content": _templates.render(term, kwargs)} for term in terms]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import _host, _network, _nftables
+from . import _host, _install, _network, _nftables
 
 SECRET, READABLE = 0o600, 0o644
 
@@ -16,7 +16,7 @@ SECRET, READABLE = 0o600, 0o644
 def contents(parameters: Mapping[str, Any]) -> dict[Path, tuple[str, int]]:
     """Text and mode of every file that a call of the module with these parameters makes, by its path on the server.
 
-    They are the same to the byte, with two exceptions: the engine, which is the collection's own source, is left out,
+    They are the same to the byte, with two exceptions: programs, which are the collection's own source, are left out,
     and ``@secret:<name>@`` stands where a server has a number that it makes for itself.
 
     Raises:
@@ -28,5 +28,10 @@ def contents(parameters: Mapping[str, Any]) -> dict[Path, tuple[str, int]]:
         _network.STATE_FILE: (_network.state_text(wanted), SECRET),
         **{table.path: (table.text, SECRET) for table in tables},
         _host.SYSCTL_FILE: (_host.sysctl_file(wanted["sysctl"]), READABLE),
-        **{Path(str(file["path"])): (str(file["content"]), READABLE) for file in parameters["files"]},
+        **{
+            file.path: (file.content, file.mode)
+            for part in parameters["parts"]
+            for file in _install.files_from(part)
+            if not file.path.is_relative_to(_install.PROGRAM_DIR)
+        },
     }

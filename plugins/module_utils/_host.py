@@ -67,6 +67,15 @@ def missing_packages(commands: Mapping[str, str]) -> list[str]:
     )
 
 
+def not_installed(packages: Sequence[str]) -> list[str]:
+    """Which of these Debian packages this host lacks."""
+    if not packages:
+        return []
+    listing = attempt(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]).stdout
+    here = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
+    return sorted(set(packages) - here)
+
+
 def read(path: Path) -> str | None:
     """A file's text, or None where there is no such file."""
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import _host, _nftables, _wireguard
+from . import _host, _nftables, _rules, _wireguard
 
 STATE_FILE = _host.STATE_DIR / "network.json"
 # Stands in the state file while a run puts what it notes there in place, and after one that died over it.
@@ -33,6 +33,7 @@ class Network:
         version: the version of the collection that wants it.
         sysctl: kernel settings.
         tables: nftables tables; one on record that is not here is removed.
+        packages: Debian packages, besides those that the engine needs itself.
         links: WireGuard links; one of ours that is not here is removed.
         userspace: True for userspace WireGuard, False for the kernel's, None for the kernel's where it has one.
     """
@@ -42,6 +43,7 @@ class Network:
     tables: Sequence[_nftables.Table]
     links: Mapping[str, _wireguard.Link]
     userspace: bool | None = None
+    packages: Sequence[str] = ()
 
 
 @dataclass
@@ -79,6 +81,7 @@ def wanted_from(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "sysctl": {key: str(value) for part in parts for key, value in (part.get("sysctl") or {}).items()},
         "tables": [table for part in parts for table in part.get("tables") or []],
         "links": [_loaded(link) for part in parts for link in part.get("links") or []],
+        "packages": [package for part in parts for package in part.get("packages") or []],
         "userspace": {"auto": None, "kernel": False, "userspace": True}[str(parameters["wireguard"])],
     }
 
@@ -99,15 +102,17 @@ def network_from(data: Mapping[str, object]) -> Network:
     sysctl = data.get("sysctl") or {}
     tables = data.get("tables") or []
     links = data.get("links") or []
-    if not isinstance(sysctl, dict) or not isinstance(tables, list) or not isinstance(links, list):
-        raise _host.NetworkError("sysctl is a map, tables and links are lists")
+    packages = data.get("packages") or []
+    if not isinstance(sysctl, dict) or not all(isinstance(listed, list) for listed in (tables, links, packages)):
+        raise _host.NetworkError("sysctl is a map; tables, links and packages are lists")
     userspace = data.get("userspace")
     return Network(
         version=str(data["version"]),
         sysctl={str(key): str(value) for key, value in sysctl.items()},
-        tables=[_nftables.table_from(table) for table in tables],
-        links={str(link["name"]): _wireguard.link_from(link) for link in links},
+        tables=[_nftables.table_from(table) for table in _wireguard.dicts(tables)],
+        links={str(link["name"]): _wireguard.link_from(link) for link in _wireguard.dicts(links)},
         userspace=None if userspace is None else bool(userspace),
+        packages=[str(package) for package in _wireguard.strings(packages)],
     )
 
 
@@ -147,10 +152,11 @@ def _alone() -> Iterator[None]:
 
 def missing_packages(data: Mapping[str, object]) -> list[str]:
     """The Debian packages that have to be installed before :func:`converge` can do what is wanted."""
+    network = network_from(data)
     missing = _host.missing_packages(_host.COMMANDS)
-    if _userspace(network_from(data)):
+    if _userspace(network):
         missing += _host.missing_packages({"wireguard-go": "wireguard-go"})
-    return missing
+    return missing + _host.not_installed(network.packages)
 
 
 def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
@@ -170,9 +176,12 @@ def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
         _refuse_foreign(network, live)
         report.alive = _alive(live, network)
         adopted = _wireguard.check_keys(network.links.values(), apply)
-        _sysctl(network, report, apply)
+        _sysctl(network.sysctl, report, apply)
+        _sysctl_file(network, report, apply)
         _tables(network, report, apply)
+        _routing_rules(network, report, apply)
         _links(network, data, live, report, apply)
+        _sysctl(_of_links(network), report, apply)
         if adopted:
             report.differs("take the new private key", [], [f"private key of {purpose}: new" for purpose in adopted])
 
@@ -245,9 +254,18 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
     }
 
 
-def _sysctl(network: Network, report: Report, apply: bool) -> None:
-    live = _host.sysctl_live(list(network.sysctl))
-    differing = {key: value for key, value in network.sysctl.items() if live.get(key) != value}
+def _of_links(network: Network) -> dict[str, str]:
+    """The kernel settings of links, which can be made once the links are there.
+
+    What comes back through a link with a mark is from everywhere, and the main table knows other ways there: the strict
+    reverse path filter would drop it. Of two values the kernel takes the higher (ip-sysctl: rp_filter).
+    """
+    return {f"net/ipv4/conf/{link.name}/rp_filter": "2" for link in network.links.values() if link.mark}
+
+
+def _sysctl(wanted: Mapping[str, str], report: Report, apply: bool) -> None:
+    live = _host.sysctl_live(list(wanted))
+    differing = {key: value for key, value in wanted.items() if live.get(key) != value}
     if differing:
         report.differs(
             "set kernel settings",
@@ -256,6 +274,9 @@ def _sysctl(network: Network, report: Report, apply: bool) -> None:
         )
     if apply:
         _host.sysctl_apply(differing)
+
+
+def _sysctl_file(network: Network, report: Report, apply: bool) -> None:
     text = _host.sysctl_file(network.sysctl)
     if not _host.in_place(_host.SYSCTL_FILE, text, 0o644):
         before = (_host.read(_host.SYSCTL_FILE) or "").splitlines()
@@ -286,6 +307,15 @@ def _tables(network: Network, report: Report, apply: bool) -> None:
         if apply:
             _nftables.remove(name)
             (_nftables.TABLE_DIR / f"{name}.nft").unlink()
+
+
+def _routing_rules(network: Network, report: Report, apply: bool) -> None:
+    wanted, live = _rules.wanted(network.links.values()), _rules.live()
+    missing, surplus = ([rule for rule in one if rule not in other] for one, other in ((wanted, live), (live, wanted)))
+    if missing or surplus:
+        report.differs("set routing rules", [str(rule) for rule in surplus], [str(rule) for rule in missing])
+    if apply:
+        _wireguard.batch(_rules.steps(missing, surplus))
 
 
 def _links(

@@ -16,6 +16,10 @@ from pathlib import Path
 
 from . import _host
 
+# A set by which a program says that all elements of its sets are there, and without which its rules let nothing pass.
+# It is not carried from one table to the next: what the program added in between would be missing, and nobody knew.
+GATE = "ready"
+
 TABLE_DIR = _host.STATE_DIR / "nftables.d"
 
 _SECRET = re.compile(r"@secret:([a-z0-9_]+)@")
@@ -109,7 +113,7 @@ def load(table: Table, wanted: str) -> None:
 def _anew(table: Table, script: str, wanted: str) -> str:
     """A transaction that makes the table from nothing, for what a flush leaves behind: chains and sets no longer
     declared, or declared otherwise. The elements of programs' sets move to the new table."""
-    declared = {match["name"] for match in _SET.finditer(wanted)} - _with_elements(wanted)
+    declared = {match["name"] for match in _SET.finditer(wanted)} - _with_elements(wanted) - {GATE}
     carried = [
         f"add element inet {table.name} {match['name']} {elements[1]}\n"
         for match in _SET.finditer(live(table.name) or "")

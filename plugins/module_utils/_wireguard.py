@@ -30,7 +30,7 @@ ALIAS = "warren.vpn"
 ROUTE_PROTOCOL = "119"
 
 # What a link, a route and a peer consist of, as plain data.
-LINK_KEYS = frozenset(("name", "purpose", "public_key", "listen_port", "mtu", "addresses", "routes", "peers"))
+LINK_KEYS = frozenset(("name", "purpose", "public_key", "listen_port", "mtu", "mark", "addresses", "routes", "peers"))
 ROUTE_KEYS = frozenset(("destination", "table"))
 PEER_KEYS = frozenset(("name", "public_key", "preshared_key", "endpoint", "allowed_ips", "keepalive"))
 
@@ -105,6 +105,7 @@ class Link:
         routes: routes into it besides those of its addresses.
         peers: by public key.
         up: of a live link, whether it is up.
+        mark: of a wanted link, the mark of the packets that take the routes of its table; 0 for none.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Link:
     routes: frozenset[Route]
     peers: Mapping[str, Peer] = field(default_factory=dict)
     up: bool = True
+    mark: int = 0
 
 
 @functools.cache  # the same network is read from what is wanted, recorded and live
@@ -145,9 +147,10 @@ def link_from(data: Mapping[str, object]) -> Link:
             public_key=str(data["public_key"]),
             listen_port=int(str(data["listen_port"])),
             mtu=int(str(data["mtu"])),
-            addresses=tuple(sorted(str(ipaddress.ip_interface(text)) for text in _strings(data["addresses"]))),
+            addresses=tuple(sorted(str(ipaddress.ip_interface(text)) for text in strings(data["addresses"]))),
             routes=frozenset(routes),
             peers={peer.public_key: peer for peer in peers},
+            mark=int(str(data.get("mark") or 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _host.NetworkError(f"link {data.get('name', '?')} is not as it should be: {error!r}") from error
@@ -170,7 +173,7 @@ def _peer_from(data: Mapping[str, object]) -> Peer:
         public_key=str(data["public_key"]),
         preshared_key=str(data.get("preshared_key") or ""),
         endpoint=str(data.get("endpoint") or ""),
-        allowed_ips=tuple(sorted(network(text) for text in _strings(data["allowed_ips"]))),
+        allowed_ips=tuple(sorted(network(text) for text in strings(data["allowed_ips"]))),
         keepalive=int(str(data.get("keepalive") or 0)),
     )
 
@@ -186,7 +189,12 @@ def dicts(value: object) -> Sequence[Mapping[str, object]]:
     return value
 
 
-def _strings(value: object) -> Sequence[str]:
+def strings(value: object) -> Sequence[str]:
+    """A value of unknown type as a list of texts.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if not isinstance(value, list):
         raise TypeError(f"a list was expected, not {value!r}")
     return [str(item) for item in value]
@@ -421,8 +429,13 @@ def _spec(name: str, route: Route) -> str:
 
 
 def apply_steps(steps: Sequence[str]) -> None:
-    """Run lines with one ``ip -batch`` each family: routes of IPv6 need it said, the rest goes by its address."""
-    for family, lines in (("-4", [s for s in steps if not _is_v6(s)]), ("-6", [s for s in steps if _is_v6(s)])):
+    """Run lines for ``ip -batch``: routes of IPv6 need the family said, the rest goes by its address."""
+    batch({"-4": [step for step in steps if not _is_v6(step)], "-6": [step for step in steps if _is_v6(step)]})
+
+
+def batch(lines_of: Mapping[str, Sequence[str]]) -> None:
+    """Run lines by family, with one ``ip -batch`` each."""
+    for family, lines in lines_of.items():
         if lines:
             _host.run(["ip", family, "-batch", "-"], "\n".join(lines) + "\n")
 

@@ -36,31 +36,55 @@ options:
     description: The collection's version, noted on the host.
     type: str
     required: true
-  files:
-    description: World-readable files to write, such as systemd units.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path:
-        description: Absolute path.
-        type: path
-        required: true
-      content:
-        description: The whole text.
-        type: str
-        required: true
-  enable:
-    description: Systemd units that start at boot.
-    type: list
-    elements: str
-    default: []
   parts:
     description: What to place, in this order. Together they are all of it.
     type: list
     elements: dict
     default: []
     suboptions:
+      packages:
+        description: Debian packages that have to be installed first, see RV(missing_packages).
+        type: list
+        elements: str
+        default: []
+      files:
+        description: Files to write, such as systemd units. A diff shows them, so nothing in them may be secret.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: Absolute path.
+            type: path
+            required: true
+          content:
+            description: The whole text.
+            type: str
+            required: true
+          mode:
+            description: Permissions, as an octal number.
+            type: str
+            default: "644"
+          group:
+            description: The file's group. One that is missing is expected from a file in C(/etc/sysusers.d) before it.
+            type: str
+            default: root
+      services:
+        description: Systemd units that start at boot.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: The unit, with its suffix.
+            type: str
+            required: true
+          running:
+            description:
+              - Whether it is to run now too. It is started once all else is in place, and restarted when a file of the
+                same part is newer than the start.
+            type: bool
+            default: true
       sysctl:
         description: Kernel settings, by name. They are set now and at boot.
         type: dict
@@ -93,6 +117,8 @@ options:
             C(public_key) is the public key on record for it. Another private key on the host is an error.
           - C(routes) into the interface, besides those that its addresses bring, each with C(destination), a network,
             and C(table), V(main) by default.
+          - C(mark), a number from 0x70000001 to 0x7fffffff. Packets with this mark take the routes of the link's table,
+            or none. What comes in is let through the reverse path filter.
           - C(peers), each with C(public_key), C(allowed_ips), the networks it may send from and is sent to, and as
             needed C(name) for people, C(preshared_key), C(endpoint) as C(address:port) or C([address]:port), none
             where the peer comes to us, and C(keepalive) in seconds. A peer that is not named is removed.
@@ -152,7 +178,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.warren.vpn.plugins.module_utils import _health, _host, _install, _network
 
+FILE = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str", "required": True},
+    "mode": {"type": "str", "default": "644"},
+    "group": {"type": "str", "default": "root"},
+}
+SERVICE = {"name": {"type": "str", "required": True}, "running": {"type": "bool", "default": True}}
 PART = {
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "files": {"type": "list", "elements": "dict", "default": [], "options": FILE},
+    "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE},
     "sysctl": {"type": "dict", "default": {}},
     "tables": {
         "type": "list",
@@ -164,30 +200,31 @@ PART = {
 }
 ARGUMENTS = {
     "version": {"type": "str", "required": True},
-    "files": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
-    },
-    "enable": {"type": "list", "elements": "str", "default": []},
     "parts": {"type": "list", "elements": "dict", "default": [], "options": PART},
     "health_seconds": {"type": "int", "default": 30},
     "wireguard": {"type": "str", "choices": ["auto", "kernel", "userspace"], "default": "auto"},
 }
 
 
+class Module(AnsibleModule):
+    """A module whose arguments do not go to the target's journal: they hold clients' addresses, and whole programs."""
+
+    def _log_invocation(self) -> None:
+        self.log("placing what the inventory has for this server")
+
+
 def place(module: AnsibleModule, wanted: dict[str, object], apply: bool) -> _network.Report:
     """Compare, and apply if asked to."""
     report = _network.Report()
-    _install.install(module.params["files"], module.params["enable"], report, apply)
+    _install.install(module.params["parts"], report, apply)
     _network.converge(wanted, apply, report)
+    _install.run_services(module.params["parts"], report, apply)
     return report
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = Module(argument_spec=ARGUMENTS, supports_check_mode=True)
     report = _network.Report()
     lost: list[str] = []
     try:

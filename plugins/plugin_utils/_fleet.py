@@ -23,12 +23,12 @@ def load(fleet: str) -> Mapping[str, Any]:
     return json.loads(fleet)
 
 
-def of_server(function: Callable[[Mapping[str, Any], str], Any]) -> Callable[[str, str], Any]:
-    """A filter that takes the fleet as JSON and a server's name."""
+def of_server(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that takes the fleet as JSON, a server's name, and whatever else the function takes."""
 
-    def adapter(fleet: str, server: str) -> Any:
+    def adapter(fleet: str, server: str, *more: Any) -> Any:
         try:
-            return function(load(fleet), str(server))
+            return function(load(fleet), str(server), *more)
         except KeyError as error:
             raise AnsibleFilterError(f"{server} is not a server of the fleet: no {error}") from error
         except (TypeError, ValueError) as error:

@@ -16,6 +16,9 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
+# Of a program. What Python leaves beside them when it runs is not.
+SOURCES = (".json", ".py")
+
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
@@ -38,6 +41,15 @@ def render(term: str, values: Mapping[str, Any]) -> str:
         return environment().get_template(f"{role}/templates/{path}").render(values)
     except TemplateError as error:
         raise AnsibleLookupError(f"{term}: {error}") from error
+
+
+@lru_cache
+def tree(term: str) -> dict[str, str]:
+    """The text of each file of a program, ``ROLE/DIRECTORY`` below the role's ``files``, by its path there."""
+    role, _slash, path = term.partition("/")
+    top = ROLES / role / "files"
+    files = (file for file in sorted((top / path).rglob("*.*")) if file.suffix in SOURCES)
+    return {str(file.relative_to(top)): file.read_text("utf-8") for file in files}
 
 
 def target(term: str) -> str:

@@ -38,7 +38,8 @@ def inventory(tmp_path: Path) -> Path:
         "warren_fleet_secret": SECRET,
         "warren_clients": [{"name": "alice", "public_key": key(99)}],
         "warren_public_keys": {
-            f"s{number}": {"control_mesh": key(number), "access": key(number + 10)} for number in (1, 2, 3)
+            f"s{number}": {"control_mesh": key(number), "multihop": key(number + 20), "access": key(number + 10)}
+            for number in (1, 2, 3)
         },
     }
     access = {"hosts": {"s1": None, "s2": None}}
@@ -59,10 +60,14 @@ def render(inventory: Path, into: Path, *more: str) -> subprocess.CompletedProce
 def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: Path) -> None:
     done = render(inventory, tmp_path / "all", "-vvv", "--diff")
     assert done.returncode == 0, done.stdout + done.stderr
-    mesh, units = "etc/warren/nftables.d/warren_control_mesh.nft", "etc/systemd/system"
+    tables, units = "etc/warren/nftables.d", "etc/systemd/system"
     common = {
-        "etc/sysctl.d/60-warren.conf", "etc/warren/network.json", mesh, f"{units}/warren-network.service",
-        f"{units}/warren-wireguard-go@.service", f"{units}/nftables.service.d/warren.conf",
+        "etc/sysctl.d/60-warren.conf", "etc/sysusers.d/warrend.conf", "etc/warren/agent.json",
+        "etc/warren/network.json", f"{tables}/warren_control_mesh.nft", f"{tables}/warren_multihop.nft",
+        f"{units}/nftables.service.d/warren.conf", f"{units}/warren-network.service",
+        f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket", f"{units}/warrend-control.socket",
+        f"{units}/warrend-handshakes.socket", f"{units}/warrend-handshakes@.service", f"{units}/warrend.service",
+        "usr/local/sbin/warrenctl",
     }  # fmt: skip
     for server in ("s1", "s2", "s3"):
         top = tmp_path / "all" / server
@@ -71,9 +76,11 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
         assert (server == "s3") == (found == common), "access is for its group only"
         assert (top / "etc/warren/network.json").stat().st_mode & 0o777 == 0o600
     recorded = json.loads((tmp_path / "all/s1/etc/warren/network.json").read_text())
-    mesh_link, access_link = recorded["links"]
+    mesh_link, access_link, arriving, *leaving = recorded["links"]
     assert [peer["name"] for peer in mesh_link["peers"]] == ["s2", "s3"]
     assert [peer["name"] for peer in access_link["peers"]] == ["alice"]
+    assert [peer["name"] for peer in arriving["peers"]] == ["s2", "s3"]
+    assert [link["name"] for link in leaving] == ["wg0mh-r2", "wg0mh-r3"]
     screen = done.stdout + done.stderr
     assert all(peer["preshared_key"] not in screen for peer in mesh_link["peers"])
     assert SECRET not in screen

@@ -59,7 +59,7 @@ def test_value(result: object, expected: object) -> None:
         (a.link_interface, (True,), "a server id is a whole number: True"),
         (a.link_interface, ("3",), "a server id is a whole number: '3'"),
         (a.link_table, (-1,), "server id -1 is not between"),
-        (a.link_mark, (1 << 28,), "server id 268435456 is not between 1 and 268435455"),
+        (a.link_mark, (1 << 28,), "server id 268435456 is not between 1 and 268435453"),
         (a.link_port, (65000, 600), r"link port 65600 \(base 65000 \+ id 600\) is not between 1 and 65535"),
         (a.link_port, (0, 6), "link port 6 .base 0"),
         (a.host_address, ("10.77.0.0/24", 255), "server id 255 does not fit in 10.77.0.0/24: the highest is 254"),

@@ -18,12 +18,12 @@ TABLE = {"name": "warren_x", "content": "table inet warren_x {\n  # @secret:seed
 
 
 def parameters(link: str) -> dict:
-    one = {"sysctl": {"net.ipv4.ip_forward": 1}, "tables": [TABLE]}
-    other = {"links": [link]}
-    return {
-        "version": "1", "wireguard": "auto", "parts": [one, other],
-        "files": [{"path": "/etc/systemd/system/x.service", "content": "[Unit]\n"}],
-    }  # fmt: skip
+    unit = {"path": "/etc/systemd/system/x.service", "content": "[Unit]\n"}
+    config = {"path": "/etc/x.conf", "content": "x\n", "mode": "640", "group": "x"}
+    program = {"path": "/usr/lib/warren/x/y.py", "content": "pass\n"}
+    one = {"sysctl": {"net.ipv4.ip_forward": 1}, "tables": [TABLE], "files": [unit]}
+    other = {"links": [link], "packages": ["python3-x"], "files": [config, program]}
+    return {"version": "1", "wireguard": "auto", "parts": [one, other]}
 
 
 def test_text_and_mode_of_every_file() -> None:
@@ -31,12 +31,14 @@ def test_text_and_mode_of_every_file() -> None:
     table = "table inet warren_x\nflush table inet warren_x\ntable inet warren_x {\n  # @secret:seed@\n}\n"
     assert found.pop(Path("/etc/warren/nftables.d/warren_x.nft")) == (table, 0o600)
     assert found.pop(Path("/etc/systemd/system/x.service")) == ("[Unit]\n", 0o644)
+    assert found.pop(Path("/etc/x.conf")) == ("x\n", 0o640)
     assert found.pop(Path("/etc/sysctl.d/60-warren.conf"))[0].endswith("net.ipv4.ip_forward = 1\n")
     text, mode = found.pop(Path("/etc/warren/network.json"))
     assert mode == 0o600
     assert not found
     assert json.loads(text) == {
         "version": "1", "userspace": None, "sysctl": {"net.ipv4.ip_forward": "1"}, "tables": [TABLE], "links": [LINK],
+        "packages": ["python3-x"],
     }  # fmt: skip
 
 

@@ -43,7 +43,8 @@ def fleet() -> dict[str, Any]:
             "warren_fleet_secret": SECRET,
             "warren_clients": [{"name": "alice", "public_key": key(100)}, {"name": "bob", "public_key": key(101)}],
             "warren_public_keys": {
-                name: {"control_mesh": key(number), "access": key(number + 10)} for number, name in enumerate(NAMES, 1)
+                name: {"control_mesh": key(number), "multihop": key(number + 20), "access": key(number + 10)}
+                for number, name in enumerate(NAMES, 1)
             },
         },
         "servers": NAMES,
@@ -102,7 +103,9 @@ def test_a_good_fleet_is_read_whole() -> None:
         "exit6": ["2001:db8::22"],
         "nat_ports": [30000, 51000],
         "access": True,
-        "keys": {"control_mesh": key(2), "access": key(12)},
+        "keys": {"control_mesh": key(2), "multihop": key(22), "access": key(12)},
+        "session4": "10.129.0.0/17",
+        "session6": "fd57:6172:7265:8002::/64",
     }
     assert reading.fleet["clients"][0] == {
         "name": "alice",
@@ -152,7 +155,7 @@ HOST_CASES = [
         ),
     ),
     ({"id": 100_000_000}, "an interface name of 15 bytes takes ids up to 99999999"),
-    ({"id": 0}, "nyc: server_id = 0: not a whole number from 1 to 268435455."),
+    ({"id": 0}, "nyc: server_id = 0: not a whole number from 1 to 268435453."),
     ({"id": True}, "nyc: server_id = True: not a whole number"),
     ({"id": None}, "nyc: server_id = null: not a whole number"),
     ({"id": "three"}, "nyc: server_id = three: not a whole number"),
@@ -551,12 +554,12 @@ def test_a_name_on_several_servers_is_reported_once() -> None:
 
 
 def test_enrolment() -> None:
-    given = with_all(public_keys={"ams": {"control_mesh": key(1)}, "fra": {"control_mesh": key(2)}})
+    given = with_all(public_keys={"ams": {"control_mesh": key(1)}, "fra": {"control_mesh": key(2), "multihop": key(3)}})
     assert read({**given, "access": ["ams"]}).unenrolled == ["ams", "nyc"]
     assert problems({**given, "access": ["ams"], "run": ["ams"]}) == [
         (
-            "nyc: warren_public_keys: no recorded public key for control_mesh, and nyc is not in this run. "
-            "Run site.yml once without --limit: it makes the key there and records its public half."
+            "nyc: warren_public_keys: no recorded public key for control_mesh and multihop, and nyc is not in this "
+            "run. Run site.yml once without --limit: it makes the key there and records its public half."
         )
     ]
 

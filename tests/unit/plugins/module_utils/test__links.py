@@ -28,7 +28,7 @@ def fleet(count: int = 3, enrolled: int | None = None) -> dict[str, Any]:
         "warren_fleet_secret": SECRET,
         "warren_clients": [{"name": "alice", "public_key": key(9001)}, {"name": "bob"}],
         "warren_public_keys": {
-            name: {"control_mesh": key(number), "access": key(5000 + number)}
+            name: {"control_mesh": key(number), "access": key(5000 + number), "multihop": key(7000 + number)}
             for number, name in enumerate(names[:enrolled], 1)
         },
     }
@@ -111,3 +111,62 @@ def test_the_secret_itself_is_in_no_link() -> None:
 )
 def test_endpoints(address: str, text: str) -> None:
     assert _links.endpoint(address, 20000) == text
+
+
+def test_a_server_receives_the_sessions_of_all_others() -> None:
+    """Each may send from its own session prefix only: WireGuard itself refuses the rest."""
+    link = _links.multihop_links(fleet(), "s2")[0]
+    assert (link["name"], link["purpose"], link["listen_port"]) == ("wg0mh", "multihop", 20001)
+    assert link["routes"] == [{"destination": "10.128.0.0/9"}, {"destination": "fd57:6172:7265:8000::/49"}]
+    assert [(peer["name"], peer["public_key"], peer["allowed_ips"]) for peer in link["peers"]] == [
+        ("s1", key(7001), ["10.128.128.0/17", "fd57:6172:7265:8001::/64"]),
+        ("s3", key(7003), ["10.129.128.0/17", "fd57:6172:7265:8003::/64"]),
+    ]
+    assert [peer["endpoint"] for peer in link["peers"]] == ["198.51.100.1:21002", "198.51.100.3:21002"]
+
+
+def test_a_link_leads_to_each_exit() -> None:
+    link = _links.multihop_links(fleet(), "s2")[2]
+    assert link == {
+        "name": "wg0mh-r3",
+        "purpose": "multihop",
+        "public_key": key(7002),
+        "listen_port": 21003,
+        "mtu": 1420,
+        "mark": 0x70000003,
+        "addresses": ["10.31.33.7/32"],
+        "routes": [
+            {"destination": "0.0.0.0/0", "table": "100003"},
+            {"destination": "::/0", "table": "100003"},
+        ],
+        "peers": [
+            {
+                "name": "s3",
+                "public_key": key(7003),
+                "preshared_key": _links.preshared_key(SECRET, "multihop", 2, 3),
+                "endpoint": "198.51.100.3:20001",
+                "allowed_ips": ["0.0.0.0/0", "::/0"],
+                "keepalive": 25,
+            }
+        ],
+    }
+
+
+def test_both_ends_of_a_link_agree() -> None:
+    """What s1 uses towards s3 is what s3 expects of s1, and the other way round."""
+    links = {name: _links.multihop_links(fleet(), name) for name in ("s1", "s3")}
+    for here, there in (("s1", "s3"), ("s3", "s1")):
+        (leaving,) = (link for link in links[here] if link["peers"][0]["name"] == there and link.get("mark"))
+        (expected,) = (peer for peer in links[there][0]["peers"] if peer["name"] == here)
+        assert expected["public_key"] == leaving["public_key"]
+        assert expected["preshared_key"] == leaving["peers"][0]["preshared_key"]
+        assert leaving["peers"][0]["public_key"] == links[there][0]["public_key"]
+
+
+def test_a_server_without_clients_is_an_exit_only() -> None:
+    read = fleet()
+    read["servers"]["s2"]["access"] = False
+    assert "endpoint" not in _links.multihop_links(read, "s1")[0]["peers"][0], "it has no link towards s1"
+    assert [link["name"] for link in _links.multihop_links(read, "s2")] == ["wg0mh"]
+    assert _links.remotes(read, "s2") == []
+    assert [remote["interface"] for remote in _links.remotes(read, "s1")] == ["wg0mh-r2", "wg0mh-r3"]

@@ -38,13 +38,23 @@ _value:
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._addressing import ACCESS_INTERFACE, CONTROL_INTERFACE
+from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
+    ACCESS_INTERFACE,
+    CONTROL_INTERFACE,
+    HOLD_MARK,
+    MULTIHOP_INTERFACE,
+)
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 
 def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
     """The settings and the server's own values together; their names do not meet."""
-    names = {"control_interface": CONTROL_INTERFACE, "access_interface": ACCESS_INTERFACE}
+    names = {
+        "control_interface": CONTROL_INTERFACE,
+        "access_interface": ACCESS_INTERFACE,
+        "multihop_interface": MULTIHOP_INTERFACE,
+        "hold_mark": HOLD_MARK,
+    }
     return {**names, **fleet["settings"], **fleet["servers"][server]}
 
 

@@ -33,26 +33,34 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-COLUMNS = ("server", "links up", "mesh", "oldest handshake", "clients", "version", "")
+from ansible_collections.warren.vpn.plugins.module_utils._addressing import MULTIHOP_INTERFACE
+
+EXIT_LINKS = f"{MULTIHOP_INTERFACE}-"
+COLUMNS = ("server", "links up", "mesh", "oldest handshake", "exits", "clients", "version", "")
 
 
 def row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of one server."""
     if result.get("unreachable") or result.get("failed"):
-        return (name, "-", "-", "-", "-", "-", "NOT REACHED" if result.get("unreachable") else "FAILED")
+        return (name, "-", "-", "-", "-", "-", "-", "NOT REACHED" if result.get("unreachable") else "FAILED")
     links = result["links"]
     if not links:
-        return (name, "-", "-", "-", "-", "-", "NOT DEPLOYED: run site.yml")
+        return (name, "-", "-", "-", "-", "-", "-", "NOT DEPLOYED: run site.yml")
     mesh, access = links.get("wg0ctl"), links.get("wg0access")
+    exits = [link for link_name, link in links.items() if link_name.startswith(EXIT_LINKS)]
     oldest = mesh["oldest_handshake"] if mesh else None
     notes = [f"{link} IS DOWN" for link, state in sorted(links.items()) if not state["up"]]
     if mesh and mesh["silent"]:
         notes.append(f"no session with {', '.join(mesh['silent'])}")
+    silent = [peer for link in exits for peer in link["silent"]]
+    if silent:
+        notes.append(f"no way out by {', '.join(silent)}")
     return (
         name,
         f"{sum(state['up'] for state in links.values())}/{len(links)}",
         f"{mesh['alive']}/{mesh['peers']}" if mesh else "-",
         "-" if oldest is None else f"{oldest} s",
+        f"{sum(link['alive'] for link in exits)}/{len(exits)}" if exits else "-",
         f"{access['alive']}/{access['peers']}" if access else "-",
         result["version"],
         "; ".join(notes) or "ok",

@@ -31,7 +31,13 @@ LINK_MARK_BASE = 0x7000_0000
 """Marks 0x70000001 and up, compared whole and never masked: the top digit tells them from the small marks that other
 programs use and from wg-quick's 51820; the low 28 bits are the id."""
 
-HIGHEST_SERVER_ID = 0x0FFF_FFFF
+BLOCK_MARK = LINK_MARK_BASE + 0x0FFF_FFFE
+"""The mark of a client whose exit is away. No table is for it, so the kernel says unreachable."""
+
+HOLD_MARK = LINK_MARK_BASE + 0x0FFF_FFFF
+"""The mark of a client whose exit is about to change: the milliseconds until then are silence."""
+
+HIGHEST_SERVER_ID = 0x0FFF_FFFD
 """What fits in the mark. A control prefix, a port block or a session pool sets a lower limit in practice."""
 
 

@@ -33,6 +33,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "access_port": ("port", 51820),
     "control_port": ("port", 20000),
     "multihop_port": ("port", 20001),
+    "backend_port": ("port", 80),
     "link_port_base": ("port", 21000),
     "fleet_ports": ("ports", "20000-29999"),
     "striped_ports": ("ports", "1-19999"),
@@ -43,8 +44,8 @@ SETTINGS: dict[str, tuple[str, object]] = {
 NAT_PORTS = "30000-51000"
 """Default of ``server_nat_ports``, the range of the source document."""
 
-PURPOSES = ("control_mesh", "access")
-"""What a server's keys are for, in the order they are reported. The second is needed in group warren_access only."""
+PURPOSES = ("control_mesh", "multihop", "access")
+"""What a server's keys are for, in the order they are reported. The last is needed in group warren_access only."""
 
 SECRET_LENGTH = 32
 
@@ -61,6 +62,11 @@ NOT_READ_HERE = frozenset(
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 SLUG_BYTES = 15
+
+
+def purposes(access: bool) -> tuple[str, ...]:
+    """What a server needs keys for; ``access`` says whether it is in group warren_access."""
+    return PURPOSES if access else PURPOSES[:-1]
 
 
 @dataclass
@@ -120,6 +126,12 @@ def read(
         server["name"] = name
         server["control4"] = _addressing.host_address(settings["control_prefix"], server["id"])
         server["control6"] = _addressing.host_address(settings["control_prefix6"], server["id"])
+        server["session4"] = _addressing.session_prefix(
+            settings["session_pool"], settings["session_prefix_length"], server["id"]
+        )
+        server["session6"] = _addressing.session_prefix(
+            settings["session_pool6"], settings["session_prefix_length6"], server["id"]
+        )
     fleet = {"settings": settings, "secret": secret, "servers": found, "clients": clients}
     return Reading(fleet, report.problems, report.warnings, unenrolled)
 
@@ -266,8 +278,7 @@ def _enrolment(report: Report, servers: Mapping[str, Mapping[str, Any]], run: fr
     """The servers of the run that need a key made; a problem for those out of its reach."""
     unenrolled = []
     for name, server in servers.items():
-        needed = PURPOSES if server["access"] else PURPOSES[:1]
-        missing = [purpose for purpose in needed if purpose not in server["keys"]]
+        missing = [purpose for purpose in purposes(server["access"]) if purpose not in server["keys"]]
         if missing and name in run:
             unenrolled.append(name)
         elif missing:

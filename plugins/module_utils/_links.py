@@ -17,6 +17,8 @@ from . import _addressing
 # Shorter than the 30 s after which routers and conntrack may forget a UDP flow; wg(8) names 25 as sensible.
 KEEPALIVE_SECONDS = 25
 
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+
 Fleet = Mapping[str, Any]
 
 
@@ -107,6 +109,101 @@ def access_link(fleet: Fleet, name: str) -> dict[str, Any]:
             if client["public_key"]
         ],
     }
+
+
+def remotes(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """The servers that clients of a server can leave from, each with what the way there is called on this server.
+
+    Args:
+        fleet: from ``_inventory.read``.
+        name: the server's inventory name.
+    """
+    return [
+        {
+            "name": other["name"],
+            "interface": _addressing.link_interface(other["id"]),
+            "mark": _addressing.link_mark(other["id"]),
+            "port": _addressing.link_port(fleet["settings"]["link_port_base"], other["id"]),
+        }
+        for other in _others(fleet, name)
+        if fleet["servers"][name]["access"]
+    ]
+
+
+def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """The multihop links of a server: one on which all entries arrive, and one towards each exit.
+
+    A server without clients is an exit only and has the first alone. One key serves all of them.
+
+    Args:
+        fleet: from ``_inventory.read``.
+        name: the server's inventory name.
+
+    Raises:
+        ValueError: the server has no public key on record.
+    """
+    settings, secret = fleet["settings"], fleet["secret"]
+    here, others = fleet["servers"][name], _others(fleet, name)
+    common = {"purpose": "multihop", "public_key": _own_key(here, "multihop"), "mtu": settings["mtu"]}
+
+    port = _addressing.link_port(settings["link_port_base"], here["id"])
+
+    def peer(other: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        key = preshared_key(secret, "multihop", here["id"], other["id"])
+        return {"name": other["name"], "public_key": other["keys"]["multihop"], "preshared_key": key, **more}
+
+    arriving = {
+        **common,
+        "name": _addressing.MULTIHOP_INTERFACE,
+        "listen_port": settings["multihop_port"],
+        "addresses": [],
+        "routes": [{"destination": settings["session_pool"]}, {"destination": settings["session_pool6"]}],
+        "peers": [
+            peer(
+                other,
+                allowed_ips=[other["session4"], other["session6"]],
+                # Entries come to us. But after a reboot only we know that their sessions are gone.
+                **(
+                    {"endpoint": endpoint(other["entry4"], port), "keepalive": KEEPALIVE_SECONDS}
+                    if other["access"]
+                    else {}
+                ),
+            )
+            for other in others
+        ],
+    }
+    if not here["access"]:
+        return [arriving]
+    return [
+        arriving,
+        *(
+            {
+                **common,
+                "name": _addressing.link_interface(other["id"]),
+                "listen_port": _addressing.link_port(settings["link_port_base"], other["id"]),
+                "mark": _addressing.link_mark(other["id"]),
+                # The loose reverse path filter drops all that comes in where there is no address at all.
+                "addresses": [f"{settings['portal_address']}/32"],
+                "routes": [
+                    {"destination": everywhere, "table": str(_addressing.link_table(other["id"]))}
+                    for everywhere in EVERYWHERE
+                ],
+                "peers": [
+                    peer(
+                        other,
+                        endpoint=endpoint(other["entry4"], settings["multihop_port"]),
+                        allowed_ips=list(EVERYWHERE),
+                        keepalive=KEEPALIVE_SECONDS,
+                    )
+                ],
+            }
+            for other in others
+        ),
+    ]
+
+
+def _others(fleet: Fleet, name: str) -> list[Mapping[str, Any]]:
+    return [other for other in fleet["servers"].values() if other["name"] != name and "multihop" in other["keys"]]
 
 
 def _own_key(server: Mapping[str, Any], purpose: str) -> str:

@@ -27,7 +27,7 @@ attributes:
     description: A key that is there is not made again.
 options:
   purposes:
-    description: What the keys are for, V(control_mesh) and V(access).
+    description: What the keys are for, V(control_mesh), V(multihop) and V(access).
     type: list
     elements: str
     required: true
@@ -40,7 +40,7 @@ options:
 EXAMPLES = r"""
 - name: Make the keys of a new server
   warren.vpn.wireguard_keys:
-    purposes: [control_mesh, access]
+    purposes: [control_mesh, multihop, access]
 """
 
 RETURN = r"""

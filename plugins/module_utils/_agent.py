@@ -1,0 +1,85 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# PRIVATE to the collection.
+"""What the agent of a server is told, computed from the fleet that ``_inventory.read`` makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from . import _addressing, _links
+
+
+def config(fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds: int) -> dict[str, Any]:
+    """The agent's configuration; it holds no secret.
+
+    Args:
+        fleet: from ``_inventory.read``.
+        name: the server's inventory name.
+        lease_seconds: how long this server, as an exit, keeps a session whose entry is silent.
+        idle_seconds: how long this server, as an entry, keeps a session whose client is silent.
+    """
+    here = fleet["servers"][name]
+    marks = {remote["name"]: remote["mark"] for remote in _links.remotes(fleet, name)}
+    clients = fleet["clients"] if here["access"] else []
+    return {
+        "server": {
+            "name": here["name"],
+            "slug": here["slug"],
+            "label": here["label"],
+            "control4": here["control4"],
+            "session4": here["session4"],
+            "session6": here["session6"],
+            "exit4": here["exit4"],
+            "exit6": here["exit6"],
+        },
+        "clients_connect": here["access"],
+        "access_interface": _addressing.ACCESS_INTERFACE,
+        "multihop_interface": _addressing.MULTIHOP_INTERFACE,
+        "backend_port": fleet["settings"]["backend_port"],
+        "block_mark": _addressing.BLOCK_MARK,
+        "hold_mark": _addressing.HOLD_MARK,
+        "lease_seconds": lease_seconds,
+        "idle_seconds": idle_seconds,
+        "servers": [
+            {
+                "name": other["name"],
+                "slug": other["slug"],
+                "label": other["label"],
+                "region": other["region"],
+                "control4": other["control4"],
+                "control6": other["control6"],
+                "session4": other["session4"],
+                "session6": other["session6"],
+                "mark": marks.get(other["name"]),
+                "interface": _addressing.link_interface(other["id"]),
+                "public_key": other["keys"].get("multihop"),
+                "ipv6": bool(other["exit6"]),
+            }
+            for other in fleet["servers"].values()
+            if other["name"] != name
+        ],
+        "clients": [
+            {
+                "name": client["name"],
+                "public_key": client["public_key"],
+                "address4": client["address4"],
+                "address6": client["address6"],
+            }
+            for client in clients
+            if client["public_key"]
+        ],
+    }
+
+
+def config_text(data: Mapping[str, Any]) -> str:
+    """The text of the agent's configuration, a line for each server and client, so that a diff shows which differ."""
+    encode = json.JSONEncoder(sort_keys=True).encode
+
+    def value(item: object) -> str:
+        if not isinstance(item, list):
+            return encode(item)
+        return "[\n" + ",\n".join(f"  {encode(each)}" for each in item) + "\n ]"
+
+    return "{\n" + ",\n".join(f' "{key}": {value(item)}' for key, item in data.items()) + "\n}\n"

@@ -1,0 +1,101 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python3 -m warrend``: what ``warrend.service`` runs. Its sockets come from systemd (sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from . import config
+from .agent import Agent
+from .backend import Backend
+from .control import Control
+from .tables import TablesError
+
+LOG = logging.getLogger("warrend")
+FIRST_DESCRIPTOR = 3
+
+
+def sockets() -> dict[str, list[socket.socket]]:
+    """The sockets that systemd has opened, by the name that their unit gives them."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") if os.environ.get("LISTEN_FDS") else []
+    found: dict[str, list[socket.socket]] = {}
+    for number, name in enumerate(names):
+        found.setdefault(name, []).append(socket.socket(fileno=FIRST_DESCRIPTOR + number))
+    return found
+
+
+def notify(state: str) -> None:
+    """Tell systemd how it goes (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
+
+
+async def serve(application: web.Application, listening: list[socket.socket]) -> web.AppRunner:
+    """Answer on sockets, without a log of who asks."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    await runner.setup()
+    for sock in listening:
+        await web.SockSite(runner, sock).start()
+    return runner
+
+
+async def run() -> None:
+    """Run until systemd says otherwise, or until something fails that only a restart can mend."""
+    agent = Agent(config.load(), Path(os.environ["STATE_DIRECTORY"]))
+    stopped = asyncio.get_running_loop().create_task(_stop_signal())
+    runners = []
+    try:
+        await agent.start()
+        given = sockets()
+        backend = Backend(agent.config, agent.leases, agent.metrics)
+        runners.append(await serve(backend.application(), given.get("backend", [])))
+        runners.append(await serve(Control(agent).application(), given.get("control", [])))
+        notify("READY=1")
+        failed = asyncio.create_task(agent.wait())
+        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            failed.result()
+        failed.cancel()
+    finally:
+        notify("STOPPING=1")
+        stopped.cancel()
+        for runner in runners:
+            await runner.cleanup()
+        await agent.close()
+
+
+async def _stop_signal() -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+def main() -> int:
+    """Run the agent."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # it quotes what clients send
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(run())
+        except TablesError as error:
+            LOG.error("%s. systemd starts warrend again, and has the tables put back before", error)  # noqa: TRY400
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent as a whole: its parts, and how they start, agree with the kernel, and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+
+import aiohttp
+
+from .config import Config
+from .conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
+from .entry import Entry
+from .exits import Exit
+from .kernel import Kernel
+from .leases import Leases
+from .metrics import Metrics
+from .store import Store
+from .tables import Key, TablesGoneError, Value
+
+LOG = logging.getLogger(__name__)
+
+AUDIT_SECONDS = 60.0
+"""How often the elements are compared with what they should be, even if nobody seems to have touched them."""
+
+
+class Agent:
+    """All of it."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        """Open the database in a directory, and the kernel's sides."""
+        self.config = config
+        self.metrics = Metrics()
+        self.kernel = Kernel(config)
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit_per_host=8, keepalive_timeout=max(75, config.lease_seconds))
+        )
+        exits = {
+            s.slug: Exit(s, config, self.http, self.metrics) for s in config.servers.values() if s.mark is not None
+        }
+        self.leases = Leases(config, self.kernel)
+        self.entry = Entry(config, Store(directory / "sessions.db"), self.kernel, exits, self.metrics)
+        self.metrics.gauges(self._gauges)
+        self._touched = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Put the sessions on disk in the kernel, let clients pass, and begin to look after them.
+
+        Raises:
+            TablesGoneError: a role's table is not there.
+        """
+        live = await self.kernel.elements()
+        self.leases.adopt(live)
+        await self.entry.load()
+        self.entry.hold_again(live)
+        await self.restore()
+        self._tasks = [
+            asyncio.create_task(self._guarded(each))
+            for each in (
+                self._sweep(),
+                self._audit(),
+                self.kernel.watch(self._touched.set),
+                self.leases.expire(),
+                self.entry.look(),
+                *(self.entry.keep(exit_) for exit_ in self.entry.exits.values()),
+            )
+        ]
+
+    async def wait(self) -> None:
+        """Wait until something that goes on by itself has failed, and raise what it failed with."""
+        done, _pending = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    @staticmethod
+    async def _guarded(work: Awaitable[None]) -> None:
+        await work
+
+    async def restore(self) -> None:
+        """Make the kernel's elements what they should be."""
+        wanted = self._wanted()
+        changed = await self.kernel.restore(wanted)
+        if changed:
+            self.metrics.repairs.inc(len(changed))
+            LOG.info("%d elements put right, of %d", len(changed), len(wanted))
+            await self.kernel.forget({address for _map, address in changed})
+
+    def _wanted(self) -> dict[Key, Value]:
+        return {**self.entry.elements(), **self.leases.elements()}
+
+    async def _audit(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._touched.wait(), AUDIT_SECONDS)
+            self._touched.clear()
+            await self.restore()
+
+    async def _sweep(self) -> None:
+        """Forget flows that an earlier run of the agent did not get to."""
+        await self.kernel.sweep(self._wrong)
+
+    def _wrong(self, address: str, kind: int) -> bool:
+        if kind == SESSION_KIND:
+            return address not in self.leases
+        # Looked up, for this is asked for each flow of the host, in the kernel's thread.
+        client = self.config.client(address)
+        session = client is not None and client.address4 in self.entry.sessions
+        return (kind == OWN_KIND and session) or (kind == EXIT_KIND and not session)
+
+    async def check(self) -> dict[str, int]:
+        """How many elements and flows are not as they should be; for tests and people who doubt."""
+        live, wanted = await self.kernel.elements(), self._wanted()
+        return {
+            "missing_elements": sum(live.get(key) != value for key, value in wanted.items()),
+            "surplus_elements": sum(key not in wanted for key in live),
+            "wrong_flows": await self.kernel.sweep(self._wrong, False),
+            "sessions": len(self.entry.sessions),
+            "choices": len(self.entry.choices),
+            "leases": sum(self.leases.count().values()),
+        }
+
+    def _gauges(self) -> Iterable[tuple[str, str, str, dict[str, float]]]:
+        by_exit = dict.fromkeys(self.entry.exits, 0.0)
+        states = dict.fromkeys(("active", "blocked", "held"), 0.0)
+        for session in self.entry.sessions.values():
+            by_exit[session.row.exit] = by_exit.get(session.row.exit, 0.0) + 1
+            states[session.state.value] += 1
+        exits = self.entry.exits.values()
+        yield "warren_sessions", "Sessions of clients of this server", "exit", by_exit
+        yield "warren_sessions_by_state", "Sessions of clients of this server", "state", states
+        yield (
+            "warren_leases",
+            "Sessions that leave from here",
+            "entry",
+            {k: float(v) for k, v in self.leases.count().items()},
+        )
+        yield (
+            "warren_exit_up",
+            "Whether the backend answers",
+            "exit",
+            {e.server.slug: float(e.reachable) for e in exits},
+        )
+        yield "warren_exit_link_up", "Whether the link is up", "exit", {e.server.slug: float(e.link_up) for e in exits}
+        times = {e.server.slug: e.round_trip for e in exits if e.round_trip is not None}
+        yield "warren_exit_round_trip_seconds", "Of the last probe of the backend", "exit", times
+
+    async def close(self) -> None:
+        """End in order. The kernel stays as it is."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.entry.close()
+        await self.http.close()
+        self.kernel.close()
+
+
+__all__ = ["Agent", "TablesGoneError"]

@@ -1,0 +1,147 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``warrenctl`` asks of the agent, over a socket that only root can open."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from .agent import Agent
+from .answers import Handler, plain_errors, refuse
+from .config import Client
+from .entry import AwayError, RefusedError, Session, session_addresses
+from .exits import Exit
+
+
+class Control:
+    """The application."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Nothing runs yet."""
+        self._agent, self._config, self._entry = agent, agent.config, agent.entry
+
+    def application(self) -> web.Application:
+        """What listens on the socket."""
+        app = web.Application(middlewares=[plain_errors, refusals])
+        app.router.add_get("/exits", self._exits)
+        app.router.add_get("/sessions", self._sessions)
+        app.router.add_post("/sessions", self._start)
+        app.router.add_get("/sessions/{client}", self._session)
+        app.router.add_delete("/sessions/{client}", self._stop)
+        app.router.add_put("/choices/{client}", self._choose)
+        app.router.add_post("/disconnected/{client}", self._disconnected)
+        app.router.add_get("/check", self._check)
+        return app
+
+    async def _exits(self, _request: web.Request) -> web.Response:
+        if not all(exit_.link_up for exit_ in self._entry.exits.values()):
+            await self._entry.see_handshakes()
+        return web.json_response([exit_view(exit_) for exit_ in self._entry.exits.values()])
+
+    async def _sessions(self, _request: web.Request) -> web.Response:
+        clients = {*self._entry.sessions, *self._entry.choices}
+        known = [client for address, client in self._config.clients.items() if address in clients]
+        return web.json_response([self._view(client) for client in known])
+
+    async def _session(self, request: web.Request) -> web.Response:
+        return web.json_response(self._view(self._client(request)))
+
+    async def _start(self, request: web.Request) -> web.Response:
+        given = await _object(request)
+        client = self._entry.client(_text(given, "client"))
+        await self._entry.start(client, _text(given, "exit"))
+        return web.json_response(self._view(client))
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        client = self._client(request)
+        told = await self._entry.stop(client)
+        return web.json_response({**self._view(client), "exit_told": told})
+
+    async def _choose(self, request: web.Request) -> web.Response:
+        given, client = await _object(request), self._client(request)
+        await self._entry.choose(client, _text(given, "exit4", None), _text(given, "exit6", None))
+        return web.json_response(self._view(client))
+
+    async def _disconnected(self, request: web.Request) -> web.Response:
+        client = self._client(request)
+        await self._entry.disconnected(client)
+        return web.json_response(self._view(client))
+
+    async def _check(self, _request: web.Request) -> web.Response:
+        return web.json_response(await self._agent.check())
+
+    def _client(self, request: web.Request) -> Client:
+        return self._entry.client(request.match_info["client"])
+
+    def _view(self, client: Client) -> dict[str, Any]:
+        """What there is to say of a client."""
+        session = self._entry.sessions.get(client.address4)
+        choice = self._entry.choices.get(client.address4)
+        view: dict[str, Any] = {
+            "client": client.name,
+            "address4": client.address4,
+            "address6": client.address6,
+            "exit": session.row.exit if session else self._config.slug,
+            "state": self._state(session) if session else ("chosen" if choice else "default"),
+            "exit4": choice.exit4 if choice else None,
+            "exit6": choice.exit6 if choice else None,
+            "since": session.row.since if session else None,
+        }
+        return {**view, **session_addresses(session)} if session else view
+
+    def _state(self, session: Session) -> str:
+        """``active``, or why not: ``held``, ``blocked``; ``silent`` if the exit has not answered the last call."""
+        exit_ = self._entry.exits.get(session.row.exit)
+        if session.state.value == "active" and exit_ is not None and not (exit_.reachable and exit_.link_up):
+            return "silent"
+        return session.state.value
+
+
+def exit_view(exit_: Exit) -> dict[str, Any]:
+    """What there is to say of an exit."""
+    return {
+        "exit": exit_.server.slug,
+        "label": exit_.server.label,
+        "region": exit_.server.region,
+        "reachable": exit_.reachable and exit_.link_up,
+        "backend": exit_.reachable,
+        "link": exit_.link_up,
+        "round_trip_ms": None if exit_.round_trip is None else round(exit_.round_trip * 1000, 1),
+        "silent_since": exit_.silent_since,
+        "ipv6": exit_.server.ipv6,
+    }
+
+
+@web.middleware
+async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """409 for what cannot be, 503 for an exit that is away."""
+    try:
+        return await handler(request)
+    except RefusedError as error:
+        return refuse(409, error.reason, str(error))
+    except AwayError as error:
+        return refuse(503, "away", str(error))
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    try:
+        given = json.loads(await request.read())
+    except ValueError:
+        raise web.HTTPBadRequest(reason="send JSON") from None
+    if not isinstance(given, dict):
+        raise web.HTTPBadRequest(reason="send a JSON object")
+    return given
+
+
+MISSING = "\0"
+
+
+def _text(given: dict[str, Any], name: str, default: str | None = MISSING) -> Any:
+    value = given.get(name, default)
+    if value == MISSING or not (value is default or isinstance(value, str)):
+        raise web.HTTPBadRequest(reason=f"{name} has to be a text")
+    return value

@@ -1,0 +1,523 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""As an entry: which clients leave by another server, or from which of this server's own exit addresses.
+
+A client with a session leaves from its exit or not at all. So a session is on disk, and the client's packets are held,
+before the exit is asked; they go to the exit once it has agreed, and to nowhere if it does not. Only the end of the
+session brings the client back to this server's own exit addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, NoReturn, TypeVar
+
+from .config import Client, Config, Network
+from .exits import Exit, ExitError, Pair
+from .kernel import Kernel, handshakes
+from .metrics import Metrics
+from .store import ChoiceRow, SessionRow, Store
+from .tables import CHOICE_MAPS, ENTRY_MAPS, Key, TablesError, Value
+
+LOG = logging.getLogger(__name__)
+
+HOLD_AGAIN_SECONDS = 3.0
+"""An agent that was killed is back within one, and warrenctl asks it again ten times a second."""
+
+LOOK_SECONDS = 30.0
+IDLE_AT_ONCE = 200
+RETRY_SECONDS = 2.0
+STOP_SECONDS = 2.0
+"""The end of a session waits so long for the exit to agree; the lease ends it there anyway."""
+
+ATTEMPTS = 8192
+"""Of a pool of 254 with one address left, 8,192 draws miss it once in 10^14 times."""
+
+T = TypeVar("T")
+
+
+class State(Enum):
+    """How far a session is.
+
+    HELD: about to reach its exit; the client's packets are dropped. ACTIVE: they go to the exit. BLOCKED: the exit is
+    away; the client is told that nothing can be reached.
+    """
+
+    HELD = "held"
+    ACTIVE = "active"
+    BLOCKED = "blocked"
+
+
+class RefusedError(Exception):
+    """What was asked cannot be done, and nothing was changed.
+
+    Attributes:
+        reason: a word for programs and metrics.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class AwayError(Exception):
+    """The session is made, but its exit does not answer: the client is blocked until it does, or until the end."""
+
+
+@dataclass
+class Session:
+    """One client's redirection.
+
+    Attributes:
+        row: what is on disk.
+        state: see there.
+        addresses: the exit addresses that the internet sees, by session address, as far as they are known.
+    """
+
+    row: SessionRow
+    state: State
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pair(self) -> Pair:
+        """The session addresses."""
+        return self.row.session4, self.row.session6
+
+
+class Entry:
+    """The sessions and choices of this server's clients."""
+
+    def __init__(
+        self, config: Config, store: Store, kernel: Kernel, exits: Mapping[str, Exit], metrics: Metrics
+    ) -> None:
+        """Start with none; :meth:`load` reads those on disk."""
+        self._config, self._store, self._kernel, self._metrics = config, store, kernel, metrics
+        self.exits = exits
+        self.sessions: dict[str, Session] = {}
+        self.choices: dict[str, ChoiceRow] = {}
+        self._taken: set[str] = set()
+        self._holding: dict[str, dict[Key, int]] = {}
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._began = time.time()
+
+    async def _write(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
+
+    # --- what is there
+
+    async def load(self) -> None:
+        """Read the sessions and choices on disk. They are not in the kernel yet: see :meth:`elements`."""
+        known = self._config.clients
+        for row in await self._write(self._store.sessions):
+            state = State.ACTIVE if row.exit in self.exits else State.BLOCKED
+            self.sessions[row.client4] = Session(row, state)
+            self._taken |= {row.session4, row.session6}
+        for choice in await self._write(self._store.choices):
+            self.choices[choice.client4] = choice
+        gone = [client for client in self.sessions if client not in known]
+        if gone:
+            LOG.info("%d sessions end: their clients are not in the inventory any more", len(gone))
+            await self._write(self._store.drop_sessions, gone)
+            for client in gone:
+                self._background(self._tell_stop([self.sessions.pop(client)]))
+        for client, session in self.sessions.items():
+            row = replace(session.row, client6=known[client].address6)  # or it would leave from here by its new one
+            if not self._is_session_of_ours(row):  # the pool is another one now, and the exit would refuse
+                row = replace(self._row(known[client], row.exit), since=row.since)
+            if row != session.row:
+                session.row = row
+                await self._write(self._store.put_sessions, [row])
+        for client, choice in list(self.choices.items()):
+            if client not in known or not self._is_ours(choice):
+                del self.choices[client]
+                await self._write(self._store.drop_choice, client)
+
+    def _is_session_of_ours(self, row: SessionRow) -> bool:
+        networks = (row.session4, self._config.session4), (row.session6, self._config.session6)
+        return all(ipaddress.ip_address(address) in network for address, network in networks)
+
+    def hold_again(self, live: Mapping[Key, Value]) -> None:
+        """Go on holding the clients that were being held when the agent died before their session was on disk.
+
+        Whoever asked for it asks again; until then the client must not leave from here.
+        """
+        for client in self._config.clients.values():
+            held = live.get(("client_mark4", client.address4)) == self._config.hold_mark
+            if held and client.address4 not in self.sessions:
+                keys = ("client_mark4", client.address4), ("client_mark6", client.address6)
+                self._holding[client.address4] = dict.fromkeys(keys, self._config.hold_mark)
+                self._background(self._let_go(client.address4))
+
+    async def _let_go(self, client4: str) -> None:
+        await asyncio.sleep(HOLD_AGAIN_SECONDS)
+        async with self._locks[client4]:
+            held = self._holding.get(client4)
+            if held is not None and client4 not in self.sessions:
+                await self._kernel.forget([address for _map, address in held])
+                del self._holding[client4]
+                await self._kernel.apply(dict.fromkeys(held))
+
+    def _is_ours(self, choice: ChoiceRow) -> bool:
+        return choice.exit4 in (None, *self._config.exit4) and choice.exit6 in (None, *self._config.exit6)
+
+    def elements(self) -> dict[Key, Value]:
+        """The elements that all sessions and choices need."""
+        wanted: dict[Key, Value] = {key: mark for held in self._holding.values() for key, mark in held.items()}
+        for session in self.sessions.values():
+            wanted |= {key: value for key, value in self._elements(session).items() if value is not None}
+        for choice in self.choices.values():
+            wanted |= {key: value for key, value in _choice_elements(choice).items() if value is not None}
+        return wanted
+
+    def _elements(self, session: Session) -> dict[Key, Value | None]:
+        row, active = session.row, session.state is State.ACTIVE
+        exit_ = self.exits.get(row.exit)
+        marks = {State.HELD: self._config.hold_mark, State.BLOCKED: self._config.block_mark}
+        mark = marks.get(session.state) or (exit_.server.mark if exit_ else None) or self._config.block_mark
+        return {
+            **self._marks(row, mark),
+            ("client_session4", row.client4): row.session4 if active else None,
+            ("client_session6", row.client6): row.session6 if active else None,
+        }
+
+    @staticmethod
+    def _marks(row: SessionRow | ChoiceRow, mark: int) -> dict[Key, int]:
+        return {("client_mark4", row.client4): mark, ("client_mark6", row.client6): mark}
+
+    async def _set(self, session: Session, state: State) -> None:
+        session.state = state
+        await self._kernel.apply(self._elements(session))
+
+    def client(self, word: str) -> Client:
+        """The client of this name or tunnel address.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        found = self._config.client(word)
+        if found is None:
+            raise RefusedError("unknown_client", f"{word} is no client of {self._config.slug}")
+        return found
+
+    # --- sessions
+
+    async def start(self, client: Client, word: str) -> Session:
+        """Have a client leave by another server; return once its traffic flows.
+
+        Raises:
+            RefusedError: it cannot be, and nothing was changed.
+            AwayError: the exit does not answer. The client stays blocked, and gets through when the exit answers.
+        """
+        exit_ = self._exit(word)
+        async with self._locks[client.address4]:
+            if client.address4 in self.choices:
+                self._metrics.failures.labels("choice").inc()
+                raise RefusedError(
+                    "choice",
+                    f"{client.name} has chosen an exit address of {self._config.slug}. "
+                    "Go back to the default first: the two together are not possible.",
+                )
+            before = self.sessions.get(client.address4)
+            if before and before.row.exit == exit_.server.slug:
+                if before.state is not State.ACTIVE:
+                    await self._reach(before, exit_)
+                return before
+            session = Session(self._row(client, exit_.server.slug), State.HELD)
+            self.sessions[client.address4] = session
+            # Held before it is on disk: see hold_again.
+            await self._hold(session, before)
+            try:
+                await self._write(self._store.put_sessions, [session.row])
+                self._holding.pop(client.address4, None)
+                if before:
+                    self._background(self._tell_stop([before]))
+                await asyncio.gather(self._reach(session, exit_), self._forget(session))
+            except (TablesError, OSError):
+                session.state = State.BLOCKED  # and keep() takes it from here
+                self._news[exit_.server.slug].set()
+                raise
+            self._metrics.starts.labels(exit_.server.slug).inc()
+            return session
+
+    async def _hold(self, session: Session, before: Session | None) -> None:
+        """Hold a client; if that fails, all is as it was before."""
+        try:
+            await self._kernel.apply(self._elements(session))
+        except TablesError:
+            self._taken -= set(session.pair)
+            if before:
+                self.sessions[session.row.client4] = before
+            else:
+                del self.sessions[session.row.client4]
+            raise
+
+    def _exit(self, word: str) -> Exit:
+        server = self._config.exit(word)
+        if server is None:
+            if word == self._config.slug:
+                message = f"{word} is this server: a client leaves from it without a session"
+            else:
+                message = f"{word} is no exit. There are: {', '.join(sorted(self.exits)) or 'none'}"
+            self._metrics.failures.labels("unknown_exit").inc()
+            raise RefusedError("unknown_exit", message)
+        return self.exits[server.slug]
+
+    def _row(self, client: Client, slug: str) -> SessionRow:
+        pair = self._address(self._config.session4), self._address(self._config.session6)
+        self._taken |= set(pair)
+        return SessionRow(client.address4, client.address6, slug, *pair, time.time())
+
+    def _address(self, network: Network) -> str:
+        """A session address that nobody has: random, so that it says nothing of the client or of the order."""
+        hosts = network.num_addresses - 2
+        for _attempt in range(ATTEMPTS):
+            address = str(network.network_address + 1 + secrets.randbelow(hosts))
+            if address not in self._taken:
+                return address
+        self._metrics.failures.labels("pool_full").inc()
+        raise RefusedError("pool_full", f"no session address is free: {self._config.slug} has {hosts} of them")
+
+    async def _reach(self, session: Session, exit_: Exit) -> None:
+        """Ask the exit for a session, and let the client through or tell it that there is no way."""
+        try:
+            session.addresses = await exit_.start(session.pair)
+        except ExitError as error:
+            self._metrics.failures.labels(error.reason).inc()
+            await self._wait_for(session, exit_, str(error), error)
+        if not exit_.link_up:
+            await self.see_handshakes()
+        if not exit_.link_up:
+            self._metrics.failures.labels("link").inc()
+            await self._wait_for(session, exit_, f"the link to {exit_.server.slug} is down")
+        await self._set(session, State.ACTIVE)
+
+    async def _wait_for(self, session: Session, exit_: Exit, why: str, error: Exception | None = None) -> NoReturn:
+        await self._set(session, State.BLOCKED)
+        self._news[exit_.server.slug].set()
+        message = f"{why}. The client's traffic is blocked until that is over, or until the session is stopped"
+        raise AwayError(message) from error
+
+    async def _forget(self, session: Session) -> None:
+        await self._kernel.forget([session.row.client4, session.row.client6])
+
+    async def stop(self, client: Client, reason: str = "client") -> bool:
+        """End the session of a client; return once it leaves from this server again.
+
+        Returns:
+            Whether the exit has agreed. If not, the session ends there when its lease does.
+
+        Raises:
+            RefusedError: it has none.
+        """
+        async with self._locks[client.address4]:
+            session = self.sessions.get(client.address4)
+            if session is None:
+                raise RefusedError("no_session", f"{client.name} has no session")
+            await self._end([session], reason)
+        return await self._tell_stop([session])
+
+    async def _end(self, sessions: list[Session], reason: str) -> None:
+        held: dict[Key, Value | None] = {}
+        over: dict[Key, Value | None] = {}
+        for session in sessions:
+            session.state = State.HELD
+            held |= self._elements(session)
+            over |= dict.fromkeys(self._elements(session))
+        await asyncio.gather(
+            self._write(self._store.drop_sessions, [session.row.client4 for session in sessions]),
+            self._kernel.apply(held),
+        )
+        await self._kernel.forget([a for s in sessions for a in (s.row.client4, s.row.client6)])
+        for session in sessions:  # before the elements, or whoever puts those right would add them again
+            self.sessions.pop(session.row.client4, None)
+        await self._kernel.apply(over)
+        self._metrics.ends.labels(reason).inc(len(sessions))
+
+    async def _tell_stop(self, sessions: list[Session]) -> bool:
+        """Tell exits that sessions are over, and have their addresses back. Whether all of them know."""
+        told = True
+        current = {address for session in self.sessions.values() for address in session.pair}
+        for slug in {session.row.exit for session in sessions}:
+            pairs = [s.pair for s in sessions if s.row.exit == slug and not current.intersection(s.pair)]
+            try:
+                if slug in self.exits:
+                    await asyncio.wait_for(self.exits[slug].stop(pairs), STOP_SECONDS)
+            except (TimeoutError, ExitError):
+                told = False
+        current = {address for session in self.sessions.values() for address in session.pair}
+        self._taken -= {address for session in sessions for address in session.pair} - current
+        return told
+
+    async def disconnected(self, client: Client) -> None:
+        """A client is gone: it has no session and no choice any more, if it had one."""
+        async with self._locks[client.address4]:
+            session = self.sessions.get(client.address4)
+            if session is not None:
+                await self._end([session], "disconnected")
+        if session is not None:
+            await self._tell_stop([session])
+        if client.address4 in self.choices:
+            with contextlib.suppress(RefusedError):  # it has a session by now
+                await self.choose(client, None, None)
+
+    # --- choices
+
+    async def choose(self, client: Client, exit4: str | None, exit6: str | None) -> ChoiceRow | None:
+        """Have a client leave from one of this server's own exit addresses; None for the default of that family.
+
+        Raises:
+            RefusedError: it cannot be, and nothing was changed.
+        """
+        row = ChoiceRow(client.address4, client.address6, exit4, exit6)
+        if not self._is_ours(row):
+            ours = ", ".join(self._config.exit4 + self._config.exit6)
+            raise RefusedError("unknown_address", f"this is no exit address of {self._config.slug}. There are: {ours}")
+        async with self._locks[client.address4]:
+            if client.address4 in self.sessions:
+                raise RefusedError(
+                    "session",
+                    f"{client.name} leaves by {self.sessions[client.address4].row.exit}. "
+                    "Stop that session first: the two together are not possible.",
+                )
+            default = exit4 is None and exit6 is None
+            if default:
+                await self._write(self._store.drop_choice, client.address4)
+                self.choices.pop(client.address4, None)
+            else:
+                await self._write(self._store.put_choice, row)
+                self.choices[client.address4] = row
+            hold = self._holding[client.address4] = self._marks(row, self._config.hold_mark)
+            await self._kernel.apply({**_choice_elements(row), **hold})
+            await self._kernel.forget([client.address4, client.address6])
+            del self._holding[client.address4]
+            await self._kernel.apply(dict.fromkeys(hold))
+            return None if default else row
+
+    # --- what goes on by itself
+
+    async def keep(self, exit_: Exit) -> None:
+        """See that an exit answers and keeps its sessions. Runs until it is cancelled."""
+        slug = exit_.server.slug
+        while True:
+            mine = [session for session in self.sessions.values() if session.row.exit == slug]
+            try:
+                await exit_.probe()
+                settled = [session for session in mine if session.state is not State.HELD]
+                made = await exit_.renew([session.pair for session in settled if session.addresses])
+                made |= await exit_.renew([session.pair for session in settled if not session.addresses], tell=True)
+                await self._renewed(exit_, settled, made)
+                wait = exit_.lease_seconds / 4
+            except ExitError:
+                # One that is being deployed, or restarted, is there soon.
+                wait = RETRY_SECONDS if mine or not exit_.gone else exit_.lease_seconds / 4
+                if exit_.gone:
+                    await self._block(mine)
+            # Not all exits at the same moment, and at once when a start has failed.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news[slug].wait(), wait * (0.9 + secrets.randbelow(200) / 1000))
+            self._news[slug].clear()
+
+    async def _renewed(self, exit_: Exit, sessions: Iterable[Session], made: dict[str, str]) -> None:
+        ended = [session for session in sessions if self.sessions.get(session.row.client4) is not session]
+        if ended:  # while they were being renewed: the exit may have made them anew
+            self._background(self._tell_stop(ended))
+        for session in sessions:
+            if self.sessions.get(session.row.client4) is not session:
+                continue
+            session.addresses |= {address: made[address] for address in session.pair if address in made}
+            if session.state is State.BLOCKED and exit_.link_up:
+                async with self._locks[session.row.client4]:
+                    if self.sessions.get(session.row.client4) is session and session.state is State.BLOCKED:
+                        await self._set(session, State.ACTIVE)
+
+    async def _block(self, sessions: Iterable[Session]) -> None:
+        for session in sessions:
+            async with self._locks[session.row.client4]:
+                if session.state is State.ACTIVE and self.sessions.get(session.row.client4) is session:
+                    await self._set(session, State.BLOCKED)
+
+    async def look(self) -> None:
+        """See which clients and links are alive, and end the sessions of clients that are gone, until cancelled."""
+        while True:
+            shaken = await self.see_handshakes()
+            if shaken:
+                await self._end_idle(shaken)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def see_handshakes(self) -> dict[tuple[str, str], float]:
+        """See which links are alive; all handshakes by interface and public key."""
+        shaken = await handshakes()
+        for exit_ in self.exits.values():
+            exit_.handshake = shaken.get((exit_.server.interface, exit_.server.public_key or ""))
+        return shaken
+
+    async def _end_idle(self, shaken: Mapping[tuple[str, str], float]) -> None:
+        limit = time.time() - self._config.idle_seconds
+        idle = []
+        for client4 in [*self.sessions, *self.choices]:
+            client = self._config.clients.get(client4)
+            session = self.sessions.get(client4)
+            # WireGuard forgets handshakes at a reboot: that is no reason to end a session at once.
+            shook = shaken.get((self._config.access_interface, client.public_key), 0.0) if client else 0.0
+            if client and max(shook, self._began, session.row.since if session else 0.0) < limit:
+                idle.append(client)
+        for start in range(0, len(idle), IDLE_AT_ONCE):
+            batch = idle[start : start + IDLE_AT_ONCE]
+            async with contextlib.AsyncExitStack() as stack:
+                for client in batch:
+                    await stack.enter_async_context(self._locks[client.address4])
+                over = [self.sessions[client.address4] for client in batch if client.address4 in self.sessions]
+                if over:
+                    await self._end(over, "idle")
+                    self._background(self._tell_stop(over))
+            for client in batch:
+                if client.address4 in self.choices:
+                    with contextlib.suppress(RefusedError):  # it has a session by now
+                        await self.choose(client, None, None)
+        if idle:
+            LOG.info("%d clients were idle; their sessions and choices are over", len(idle))
+
+    def _background(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        async def run() -> None:
+            await coroutine
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        self._disk.shutdown()
+        self._store.close()
+
+
+def _choice_elements(row: ChoiceRow) -> dict[Key, Value | None]:
+    return {("client_choice4", row.client4): row.exit4, ("client_choice6", row.client6): row.exit6}
+
+
+def is_entrys(key: Key) -> bool:
+    """Whether an element belongs to the entry's side."""
+    return key[0] in ENTRY_MAPS + CHOICE_MAPS
+
+
+def session_addresses(session: Session) -> dict[str, str | None]:
+    """The exit addresses of a session, by family: ``exit4``, ``exit6``; None where they are not known, or are none."""
+    session4, session6 = session.pair
+    return {"exit4": session.addresses.get(session4), "exit6": session.addresses.get(session6)}

@@ -1,0 +1,174 @@
+"""Network namespaces with the tables that the roles render, packets in them, and what conntrack makes of those."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import ipaddress
+import os
+import re
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.warren.vpn.plugins.filter import server as server_filter
+from ansible_collections.warren.vpn.plugins.module_utils import _links, _nftables
+from ansible_collections.warren.vpn.plugins.plugin_utils import _templates
+
+CLONE_NEWNET = 0x4000_0000
+OWN = Path("/proc/thread-self/ns/net")
+CONNTRACK = Path("/proc/thread-self/net/nf_conntrack")
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Put the calling thread in a new network namespace, as unshare(1) does, and back."""
+    assert os.geteuid() == 0, "run the agent's tests as root: they make network namespaces"
+    with OWN.open("rb") as outside:
+        before = OWN.readlink()
+        _checked(LIBC.unshare(CLONE_NEWNET))
+        try:
+            assert OWN.readlink() != before, "or the tests would change the firewall of this machine"
+            command("ip", "link", "set", "lo", "up")
+            yield
+        finally:
+            _checked(LIBC.setns(outside.fileno(), CLONE_NEWNET))
+    assert OWN.readlink() == before
+
+
+def command(*words: str, text: str | None = None) -> str:
+    """What a command says."""
+    done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    assert not done.returncode, f"{words}: {done.stderr}"
+    return done.stdout
+
+
+def nft(script: str) -> str:
+    """Have nft(8) run a script: somebody else's transaction."""
+    return command("nft", "--file", "-", text=script)
+
+
+def table_script(fleet: dict[str, Any], name: str, role: str) -> str:
+    """The file of a role's table on a server, as the role renders it."""
+    values = {
+        "server": server_filter.view(fleet, name),
+        "remotes": _links.remotes(fleet, name),
+        "refused_destinations4": ["10.0.0.0/8"],
+        "refused_destinations6": ["fd00::/8"],
+        **({"portal_tcp_ports": [80]} if role == "access" else {}),
+    }
+    table = f"warren_{role}"
+    content = _templates.render(f"{role}/etc/warren/nftables.d/{table}.nft.j2", values)
+    return _nftables.Table(table, content).script(create_secrets=False)
+
+
+def load_tables(fleet: dict[str, Any], name: str, *roles: str) -> None:
+    """Load the tables of a server."""
+    for role in roles or ("access", "multihop"):
+        nft(table_script(fleet, name, role))
+
+
+def udp(source: str, destination: str, source_port: int = 1000, port: int = 9) -> bytes:
+    """A UDP packet."""
+    payload = struct.pack(">HHHH", source_port, port, 12, 0) + b"test"
+    if ":" in source:
+        ends = b"".join(socket.inet_pton(socket.AF_INET6, address) for address in (source, destination))
+        return struct.pack(">IHBB", 6 << 28, len(payload), socket.IPPROTO_UDP, 64) + ends + payload
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, socket.IPPROTO_UDP, 0) + ends
+    total = sum(struct.unpack(">10H", header))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return header[:10] + struct.pack(">H", checksum) + header[12:] + payload
+
+
+def source_of(packet: bytes) -> str:
+    """Where a packet comes from."""
+    if packet[0] >> 4 == 6:
+        return socket.inet_ntop(socket.AF_INET6, packet[8:24])
+    return socket.inet_ntop(socket.AF_INET, packet[12:16])
+
+
+def send_over_lo(source: str, source_port: int = 1000) -> None:
+    """Send a packet over lo from whatever address."""
+    family, target = (socket.AF_INET6, ("::1", 0, 0, 0)) if ":" in source else (socket.AF_INET, ("127.0.0.1", 0))
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        sock.sendto(udp(source, str(target[0]), source_port), target)
+
+
+class Tun:
+    """A network interface whose packets come from here and end here."""
+
+    def __init__(self, name: str) -> None:
+        """Make it, up."""
+        self._file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(self._file, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+        command("ip", "link", "set", name, "up")
+
+    def send(self, packet: bytes) -> None:
+        """Have a packet come in there."""
+        os.write(self._file, packet)
+
+    def sources(self) -> list[str]:
+        """Where the UDP packets come from that went out there."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = os.read(self._file, 2000)
+                if packet[6 if packet[0] >> 4 == 6 else 9] == socket.IPPROTO_UDP:
+                    found.append(source_of(packet))
+        return found
+
+    def close(self) -> None:
+        """Remove it."""
+        os.close(self._file)
+
+
+@contextmanager
+def router(fleet: dict[str, Any], name: str) -> Iterator[dict[str, Tun]]:
+    """A server's tables, routes and interfaces: of clients, of links, and towards the internet (``uplink``)."""
+    settings, remotes = fleet["settings"], _links.remotes(fleet, name)
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        Path("/proc/sys/net", setting).write_text("1")
+    load_tables(fleet, name)
+    names = ("wg0access", "wg0mh", *(remote["interface"] for remote in remotes), "uplink")
+    tuns = {each: Tun(each) for each in names}
+    try:
+        for six in ("", "6"):
+            lines = [
+                f"route add {settings['client_prefix' + six]} dev wg0access",
+                f"route add {settings['session_pool' + six]} dev wg0mh",
+                "route add default dev uplink",
+            ]
+            for remote in remotes:
+                lines.append(f"rule add fwmark {remote['mark']} lookup {remote['mark']}")
+                lines.append(f"route add default dev {remote['interface']} table {remote['mark']}")
+            command("ip", f"-{six or 4}", "-batch", "-", text="".join(f"{line}\n" for line in lines))
+        yield tuns
+    finally:
+        for tun in tuns.values():
+            tun.close()
+
+
+ENTRY = re.compile(r"src=(?P<source>\S+) dst=\S+ sport=(?P<port>\d+) .*?mark=(?P<mark>\d+)")
+
+
+def flows() -> dict[tuple[str, int], int]:
+    """The marks of all flows by the address and the port that began them, as the kernel itself lists them."""
+    found = {}
+    for line in CONNTRACK.read_text().splitlines():
+        match = ENTRY.search(line)
+        assert match, line
+        found[str(ipaddress.ip_address(match["source"])), int(match["port"])] = int(match["mark"])
+    return found

@@ -1,0 +1,155 @@
+"""What the agent is told: from the inventory to its file, and from its file to the agent."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleets import CITIES, IDLE_SECONDS, SMALL_POOL, config, data, fleet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warrend import config as config_module
+
+from ansible_collections.warren.vpn.plugins.filter import agent_config
+from ansible_collections.warren.vpn.plugins.module_utils import _agent, _links
+
+
+def text(read: dict[str, Any], slug: str = "ams") -> str:
+    return _agent.config_text(_agent.config(read, f"host-{slug}", 60, 1200))
+
+
+@given(clients=st.integers(0, 5), servers=st.integers(1, 3), small=st.booleans(), ipv6=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_what_is_written_is_what_is_read(clients: int, servers: int, small: bool, ipv6: bool) -> None:
+    only4 = {"server_entry_addresses": ["198.51.100.9"], "server_exit_addresses": ["203.0.113.9"]}
+    read = fleet(clients, servers, {} if ipv6 else {"ams": only4}, **(SMALL_POOL if small else {}))
+    for name, server in read["servers"].items():
+        slug = server["slug"]
+        told = config_module.parse(json.loads(text(read, slug)))
+        assert (told.slug, told.label, told.control4) == (slug, CITIES[slug], server["control4"])
+        assert (str(told.session4), str(told.session6)) == (server["session4"], server["session6"])
+        assert (list(told.exit4), list(told.exit6)) == (server["exit4"], server["exit6"])
+        assert (told.lease_seconds, told.idle_seconds) == (60, 1200)
+        remotes = {remote["name"]: remote for remote in _links.remotes(read, name)}
+        assert {other.name for other in told.servers.values()} == set(remotes)
+        for other in told.servers.values():
+            assert other.interface == remotes[other.name]["interface"]
+            assert other.mark == remotes[other.name]["mark"]
+            assert other.public_key == read["servers"][other.name]["keys"]["multihop"]
+            assert other.ipv6 is bool(read["servers"][other.name]["exit6"])
+        found = [(c.name, c.public_key, c.address4, c.address6) for c in told.clients.values()]
+        assert found == [(c["name"], c["public_key"], c["address4"], c["address6"]) for c in read["clients"]]
+
+
+def test_the_marks_are_no_exits() -> None:
+    told = config()
+    marks = {server.mark for server in told.servers.values()}
+    assert not marks & {told.block_mark, told.hold_mark}
+    assert told.block_mark != told.hold_mark
+
+
+def test_the_file_is_read_from_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    path.write_text(text(fleet()), encoding="utf-8")
+    assert config_module.load(path).slug == "ams"
+    assert Path("/etc/warren/agent.json") == config_module.PATH
+
+
+def test_no_secret_is_in_it() -> None:
+    read = fleet()
+    written = text(read)
+    assert read["secret"] not in written
+    assert not [word for word in ("secret", "private", "preshared") if word in written]
+
+
+def test_each_server_and_each_client_has_a_line() -> None:
+    lines = text(fleet(clients=4)).splitlines()
+    for word in ("host-nyc", "host-fra", "c1", "c2", "c3", "c4"):
+        assert sum(f'"name": "{word}"' in line for line in lines) == 1
+
+
+def changed_lines(before: str, after: str) -> list[str]:
+    difference = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    return [line for line in difference if line[0] in "+-" and line[:3] not in ("+++", "---")]
+
+
+def test_a_diff_shows_what_differs() -> None:
+    before = text(fleet())
+    assert text(fleet()) == before
+    label = changed_lines(before, text(fleet(changes={"nyc": {"server_label": "Gotham"}})))
+    assert [line[0] for line in label] == ["-", "+"]
+    assert "Gotham" in label[1]
+    client = changed_lines(before, text(fleet(clients=4)))
+    assert [line for line in client if "c4" in line] == client[-1:]
+    assert len(client) == 3, "and the comma of the line before"
+    assert changed_lines(before, before.replace('"lease_seconds": 60', '"lease_seconds": 61')) == [
+        '- "lease_seconds": 60,',
+        '+ "lease_seconds": 61,',
+    ]
+
+
+def test_the_filter_writes_that_text() -> None:
+    read = fleet()
+    written = agent_config.FilterModule().filters()["agent_config"](json.dumps(read), "host-ams", 60, "1200")
+    assert written == text(read)
+
+
+def test_a_server_without_clients_is_an_exit_only() -> None:
+    read = fleet()
+    read["servers"]["host-nyc"]["access"] = False
+    told = config_module.parse(data(read, "nyc"))
+    assert not told.clients_connect
+    assert not told.clients
+    assert {server.mark for server in told.servers.values()} == {None}
+    assert told.exit("ams") is None
+    assert config_module.parse(data(read, "ams")).exit("nyc") is not None
+
+
+def test_a_client_without_a_key_is_not_told() -> None:
+    read = fleet()
+    read["clients"][0]["public_key"] = None
+    assert [client["name"] for client in data(read, "ams")["clients"]] == ["c2", "c3"]
+
+
+@pytest.mark.parametrize("word", ["c2", "10.100.0.2", "fd57:6172:7265:2::c2", "FD57:6172:7265:0002::C2"])
+def test_a_client_is_found(word: str) -> None:
+    found = config().client(word)
+    assert found is not None
+    assert found.name == "c2"
+
+
+@pytest.mark.parametrize("word", ["", "c", "c22", "10.100.0.22", "10.100.0.2/32", "fd57::%eth0", "nyc"])
+def test_nobody_is_found(word: str) -> None:
+    assert config().client(word) is None
+    assert config().exit(word) is None or word == "nyc"
+
+
+def test_a_server_is_found_by_its_addresses_on_the_mesh() -> None:
+    told = config()
+    assert {address: server.slug for address, server in told.by_control_address.items()} == {
+        "10.77.0.2": "nyc",
+        "fd57:6172:7265:1::2": "nyc",
+        "10.77.0.3": "fra",
+        "fd57:6172:7265:1::3": "fra",
+    }
+
+
+@given(number=st.integers(0, 2**16 - 1))
+@settings(max_examples=50)
+def test_a_server_speaks_for_its_own_prefix(number: int) -> None:
+    nyc = config("ams", SMALL_FLEET).servers["nyc"]
+    address = str(ipaddress.ip_address("10.1.0.0") + number)
+    assert nyc.speaks_for(address) == address.startswith("10.1.2.")
+    assert not nyc.speaks_for(f"::ffff:{address}")
+
+
+SMALL_FLEET = fleet(**SMALL_POOL)
+
+
+def test_seconds_are_those_of_the_role() -> None:
+    assert data(fleet(), "ams", 33)["lease_seconds"] == 33
+    assert data(fleet(), "ams")["idle_seconds"] == IDLE_SECONDS

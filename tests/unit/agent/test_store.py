@@ -1,0 +1,103 @@
+"""Sessions and choices on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import AGENT
+from warrend.store import ChoiceRow, SessionRow, Store
+
+ALICE = SessionRow("10.100.0.1", "fd57::c1", "nyc", "10.128.128.7", "fd57:8001::7", 1_700_000_000.25)
+BOB = SessionRow("10.100.0.2", "fd57::c2", "nyc", "10.128.128.8", "fd57:8001::8", 1_700_000_001.0)
+CHOICE = ChoiceRow("10.100.0.3", "fd57::c3", "203.0.113.12", None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "sessions.db")
+    yield opened
+    opened.close()
+
+
+def test_what_was_put_is_there_when_it_is_opened_again(store: Store, tmp_path: Path) -> None:
+    store.put_sessions([ALICE, BOB])
+    store.put_choice(CHOICE)
+    store.close()
+    again = Store(tmp_path / "sessions.db")
+    assert again.sessions() == [ALICE, BOB]
+    assert again.choices() == [CHOICE]
+    again.drop_sessions([ALICE.client4, "10.100.0.9"])
+    again.drop_choice(CHOICE.client4)
+    again.close()
+    last = Store(tmp_path / "sessions.db")
+    assert last.sessions() == [BOB]
+    assert last.choices() == []
+    last.close()
+
+
+def test_what_was_put_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
+    """Durable when the call returns: a session that is forgotten would let its client leave from the entry."""
+    script = f"""
+import os, pathlib, signal, sys
+sys.path.insert(0, {str(AGENT)!r})
+from warrend.store import SessionRow, Store
+store = Store(pathlib.Path({str(tmp_path / "sessions.db")!r}))
+store.put_sessions([SessionRow{tuple(vars(ALICE).values())!r}])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    store = Store(tmp_path / "sessions.db")
+    assert store.sessions() == [ALICE]
+    store.close()
+
+
+def test_a_power_cut_forgets_nothing(store: Store, tmp_path: Path) -> None:
+    """What SQLite promises with this setting, which is each connection's own."""
+    assert store.sessions() == []
+    settings = {name: [] for name in ("journal_mode", "synchronous")}
+    with pytest.MonkeyPatch.context() as patched:
+        opened = sqlite3.connect(":memory:", isolation_level=None)
+        patched.setattr(sqlite3, "connect", lambda *_arguments, **_more: opened)
+        Store(tmp_path / "other.db")
+        settings["synchronous"] = opened.execute("PRAGMA synchronous").fetchone()
+        opened.close()
+    with sqlite3.connect(tmp_path / "sessions.db") as other:
+        settings["journal_mode"] = other.execute("PRAGMA journal_mode").fetchone()
+    other.close()
+    assert settings == {"journal_mode": ("wal",), "synchronous": (2,)}
+
+
+def test_a_client_has_one_session_and_one_choice(store: Store) -> None:
+    store.put_sessions([ALICE])
+    switched = replace(
+        ALICE, exit="fra", session4="10.128.128.9", session6="fd57:8001::9", since=5.0, client6="fd57::d1"
+    )
+    store.put_sessions([switched])
+    assert store.sessions() == [switched]
+    store.put_choice(CHOICE)
+    store.put_choice(replace(CHOICE, exit4=None, exit6="2001:db8:e::12"))
+    assert store.choices() == [replace(CHOICE, exit4=None, exit6="2001:db8:e::12")]
+
+
+@pytest.mark.parametrize("taken", [{"session4": ALICE.session4}, {"session6": ALICE.session6}])
+def test_no_session_takes_the_address_of_another(store: Store, taken: dict[str, str]) -> None:
+    store.put_sessions([ALICE, BOB])
+    carol = SessionRow("10.100.0.4", "fd57::c4", "nyc", "10.128.128.11", "fd57:8001::11", 2.0)
+    for thief in (replace(carol, **taken), replace(BOB, **taken)):
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed"):
+            store.put_sessions([carol, thief] if thief.client4 == BOB.client4 else [thief])
+        assert store.sessions() == [ALICE, BOB], "all or nothing"
+
+
+def test_another_thread_may_write(store: Store) -> None:
+    """The agent writes in a thread of its own; it made the connection in another."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(store.put_sessions, [ALICE]).result()
+        assert executor.submit(store.sessions).result() == [ALICE]

@@ -17,13 +17,14 @@ def secrets(fleet):
     """Every secret of the fleet, by what it is."""
     found = {"the fleet's secret": fleet.secret}
     for server in fleet.servers:
-        for path in ("keys/control_mesh.key", "keys/access.key", "secrets/access_exit_seed"):
+        for path in ("keys/control_mesh.key", "keys/multihop.key", "keys/access.key", "secrets/access_exit_seed"):
             text = fleet.sh(server, f"cat /etc/warren/{path}").strip()
             found[f"{server}: {path}"] = text
             if path.startswith("secrets"):
                 found[f"{server}: {path}, as nft lists it"] = hex(int(text))
-        for number, key in enumerate(sorted(fleet.wg(server, "wg0ctl", "preshared-keys").values())):
-            found[f"{server}: pre-shared key {number}"] = key
+        for link in ("wg0ctl", "wg0mh"):
+            for number, key in enumerate(sorted(fleet.wg(server, link, "preshared-keys").values())):
+                found[f"{server}: {link}, pre-shared key {number}"] = key
     for path in fleet.inventory.glob(".clients/*/*.conf"):
         found[str(path)] = re.search("^PrivateKey = (.+)$", path.read_text(), re.MULTILINE)[1]
     return found
@@ -92,10 +93,10 @@ def test_status_is_a_table_for_people(fleet):
     text = fleet.playbook("status").text
     pairs = len(fleet.servers) - 1
     for server in fleet.servers:
-        clients = "[12]" if server in ("ams", "fra") else "[0-2]"
-        assert re.search(rf"^{server} +2/2 +{pairs}/{pairs} +\d+ s +{clients}/2 +1\.0\.0 +ok$", text, re.MULTILINE), (
-            text
-        )
+        clients = "[123]" if server in ("ams", "fra") else "[0-3]"
+        links = f"{pairs + 3}/{pairs + 3}"
+        row = rf"^{server} +{links} +{pairs}/{pairs} +\d+ s +{pairs}/{pairs} +{clients}/3 +1\.0\.0 +ok$"
+        assert re.search(row, text, re.MULTILINE), text
 
 
 def status(fleet):

@@ -55,6 +55,7 @@ def test_private_keys_are_0600_and_stay_on_their_hosts(fleet):
         ).splitlines()
         assert set(listing) == {
             "700 root keys", "700 root secrets", "600 root keys/control_mesh.key", "600 root keys/access.key",
+            "600 root keys/multihop.key",
             "600 root secrets/access_exit_seed", "600 root network.json",
         }  # fmt: skip
         for secret in fleet.sh(server, "cat /etc/warren/keys/* /etc/warren/secrets/*").split():

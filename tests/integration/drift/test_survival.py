@@ -56,6 +56,15 @@ def test_nftables_service_leaves_our_tables_alone_and_leaks_nothing(fleet, comma
     assert fleet.recorded(INNER, since) == []
 
 
+def test_a_ruleset_that_is_flushed_comes_back_by_itself(fleet):
+    """The agent notices, and has all tables put back."""
+    listing = "for table in warren_access warren_control_mesh warren_multihop; do nft -s list table inet $table; done"
+    tables = fleet.sh("ams", listing)
+    fleet.sh("ams", "nft flush ruleset")
+    fleet.wait_for(lambda: fleet.try_sh("ams", listing).stdout == tables, "the tables are back, and clients may pass")
+    fleet.wait_for(lambda: whole(fleet), "mesh and clients work again")
+
+
 def test_userspace_wireguard_that_is_killed_comes_back_by_itself(fleet):
     pids = fleet.sh("ams", "pgrep wireguard-go").split()
     fleet.sh("ams", "pkill -KILL wireguard-go")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 
-ACCESS = "change link wg0access"
-STATE = "write /etc/warren/network.json"
+# What a change of one client does on a server.
+A_CLIENT = [
+    "write /etc/warren/agent.json",
+    "write /etc/warren/network.json",
+    "change link wg0access",
+    "restart warrend.service",
+]
 
 
 def test_adding_and_removing_a_client_touches_no_other(fleet, operator):
@@ -20,16 +25,16 @@ def test_adding_and_removing_a_client_touches_no_other(fleet, operator):
     before = alice()
     try:
         with operator.nothing_is_lost("ams", "fra"):
-            operator.set_clients("alice", "bob", "carol")
-            more = fleet.playbook("clients", "-e", "clients_only=carol")
+            operator.set_clients("alice", "bob", "carol", "dave")
+            more = fleet.playbook("clients", "-e", "clients_only=dave")
             peers = {server: len(fleet.wg(server, "wg0access", "allowed-ips")) for server in fleet.servers}
-            operator.set_clients("alice", "bob")
+            operator.set_clients("alice", "bob", "carol")
             fewer = fleet.site()
     finally:
-        operator.set_clients("alice", "bob")
+        operator.set_clients("alice", "bob", "carol")
     for server in fleet.servers:
-        assert more.actions(server) == fewer.actions(server) == [STATE, ACCESS]
-        assert (peers[server], len(fleet.wg(server, "wg0access", "allowed-ips"))) == (3, 2)
+        assert more.actions(server) == fewer.actions(server) == A_CLIENT
+        assert (peers[server], len(fleet.wg(server, "wg0access", "allowed-ips"))) == (4, 3)
     assert alice() == before or alice()[0] == before[0], "only her handshake may be newer"
     fleet.settled()
 
@@ -46,17 +51,17 @@ def test_a_run_for_one_host_gives_it_all_its_peers(fleet, operator):
 def test_a_host_that_is_down_is_named_and_stays_a_peer_while_the_rest_goes_on(fleet, operator):
     fleet.podman("stop", "--time", "5", "nyc")
     try:
-        operator.set_clients("alice", "bob", "carol")
+        operator.set_clients("alice", "bob", "carol", "dave")
         run = fleet.site(ok=False)
         assert run.code != 0
         assert "Not reached: nyc." in "".join(run.failures.values())
         for server in ("ams", "fra"):
-            assert run.actions(server) == [STATE, ACCESS]
+            assert run.actions(server) == A_CLIENT
             assert "nyc" in operator.peers(server)
         status = fleet.playbook("status", ok=False).text
         assert "NOT REACHED" in next(line for line in status.splitlines() if line.startswith("nyc "))
     finally:
-        operator.set_clients("alice", "bob")
+        operator.set_clients("alice", "bob", "carol")
         fleet.podman("start", "nyc")
     fleet.site()
     fleet.settled()

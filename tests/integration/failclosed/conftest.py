@@ -45,8 +45,8 @@ for number in itertools.count():
     del tcp[:-40]
     time.sleep(0.01)
 """
-# From the moment the agent has the request until alice is held: two writes at once, one of them to the disk.
-BETWEEN_SECONDS = 0.1
+# What was on its way when alice was held.
+BETWEEN_SECONDS = 0.05
 
 
 class Judge:

@@ -241,6 +241,7 @@ class Entry:
             self.sessions[client.address4] = session
             # Held before it is on disk: see hold_again.
             await self._hold(session, before)
+            session.row = replace(session.row, since=time.time())
             try:
                 await self._write(self._store.put_sessions, [session.row])
                 self._holding.pop(client.address4, None)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The kernel's side of sessions, for the rest of the agent: elements, flows, handshakes. Nothing here blocks the loop.
 
-All changes go through one thread, one after the other.
+Changes of elements go through one thread, one after the other; flows through another.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ class Kernel:
     def __init__(self, config: Config) -> None:
         """Connect to nftables and conntrack."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel", initializer=Tables.own_thread)
+        # Going through all flows takes its time: no client waits for that to be held.
+        self._flow_thread = ThreadPoolExecutor(1, thread_name_prefix="flows")
         self._gate = {config.access_interface} if config.clients_connect else set()
         self._tables = Tables(config.clients_connect)
         self._flows = Flows()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def _run_slowly(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._flow_thread, function, *arguments)
 
     async def elements(self) -> dict[Key, Value]:
         """All elements as they are."""
@@ -66,11 +71,11 @@ class Kernel:
 
     async def forget(self, addresses: Iterable[str]) -> None:
         """Forget every flow that one of these addresses began."""
-        await self._run(self._flows.forget, list(addresses))
+        await self._run_slowly(self._flows.forget, list(addresses))
 
     async def sweep(self, wrong: Callable[[str, int], bool], delete: bool = True) -> int:
         """Count and delete flows that should not be there, see ``Flows.sweep``."""
-        return await self._run(self._flows.sweep, wrong, delete)
+        return await self._run_slowly(self._flows.sweep, wrong, delete)
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call a function whenever somebody else has changed anything in nftables. Runs until it is cancelled."""
@@ -95,6 +100,7 @@ class Kernel:
     def close(self) -> None:
         """Finish what is under way."""
         self._thread.shutdown()
+        self._flow_thread.shutdown()
         self._flows.close()
 
 

@@ -28,7 +28,7 @@ from .exits import Exit, ExitError, Pair
 from .kernel import Kernel, handshakes
 from .metrics import Metrics
 from .store import ChoiceRow, SessionRow, Store
-from .tables import CHOICE_MAPS, ENTRY_MAPS, Key, TablesError, Value
+from .tables import Key, TablesError, Value
 
 LOG = logging.getLogger(__name__)
 
@@ -511,11 +511,6 @@ class Entry:
 
 def _choice_elements(row: ChoiceRow) -> dict[Key, Value | None]:
     return {("client_choice4", row.client4): row.exit4, ("client_choice6", row.client6): row.exit6}
-
-
-def is_entrys(key: Key) -> bool:
-    """Whether an element belongs to the entry's side."""
-    return key[0] in ENTRY_MAPS + CHOICE_MAPS
 
 
 def session_addresses(session: Session) -> dict[str, str | None]:

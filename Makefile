@@ -31,6 +31,7 @@ gates-venv: venv
 	  { .venv/bin/python -m pip install --quiet -r requirements/lab.txt -r requirements/test.txt && cp requirements/test.txt .venv/; }
 
 test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity, newest ansible-core, molecule
+	@lab/bootstrap tests
 	@.venv/bin/nox
 
 lint: gates-venv ## ansible-lint, yamllint, ruff, mypy; argument_specs against defaults and READMEs
@@ -42,7 +43,7 @@ fix: gates-venv ## Mend what ruff can mend
 unit: gates-venv ## Run the unit tests
 	@.venv/bin/nox -s unit
 
-sanity: packages gates-venv ## ansible-test sanity, with ansible-core 2.19 and the newest
+sanity: gates-venv ## ansible-test sanity, with ansible-core 2.19 and the newest
 	@.venv/bin/nox -s sanity newest
 
 build: gates-venv ## Build the collection, install it in an empty directory, run it from there

@@ -37,8 +37,8 @@ class Page(BaseHTTPRequestHandler):
             self.start(200, "application/octet-stream", left)
             while left > 0:
                 left -= self.wfile.write(CHUNK[:left])
-        else:
-            self.start(404, "text/plain", 0)
+        else:  # a browser asks for an icon too
+            self.start(200 if self.path == "/favicon.ico" else 404, "text/plain", 0)
 
     def start(self, status: int, content_type: str, length: int) -> None:
         """Send the headers."""

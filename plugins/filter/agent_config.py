@@ -11,7 +11,7 @@ author:
   - The warren.vpn authors (@warren-vpn)
 description:
   - Writes from the fleet what the agent of one server has to know of the servers and clients. No secret is in it.
-positional: server, lease_seconds, idle_seconds
+positional: server, lease_seconds, idle_seconds, portal_names
 options:
   _input:
     description: The fleet, as JSON, that the role P(warren.vpn.validate_inventory#role) makes.
@@ -29,6 +29,11 @@ options:
     description: How long the server, as an entry, keeps a session whose client is silent.
     type: int
     required: true
+  portal_names:
+    description: Names, besides its addresses, by which clients open the portal.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -43,16 +48,18 @@ _value:
   type: str
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.warren.vpn.plugins.module_utils._agent import config, config_text
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 
-def agent_config(fleet: Mapping[str, Any], server: str, lease_seconds: int, idle_seconds: int) -> str:
+def agent_config(
+    fleet: Mapping[str, Any], server: str, lease_seconds: int, idle_seconds: int, portal_names: Sequence[str] = ()
+) -> str:
     """The file's text."""
-    return config_text(config(fleet, server, int(lease_seconds), int(idle_seconds)))
+    return config_text(config(fleet, server, int(lease_seconds), int(idle_seconds), portal_names))
 
 
 class FilterModule:

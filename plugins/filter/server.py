@@ -41,6 +41,9 @@ from typing import Any
 from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
     ACCESS_INTERFACE,
     CONTROL_INTERFACE,
+    FLOW_MARK_HASHES,
+    FLOW_MARK_SEED,
+    FLOW_MARKS,
     HOLD_MARK,
     MULTIHOP_INTERFACE,
 )
@@ -54,6 +57,8 @@ def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
         "access_interface": ACCESS_INTERFACE,
         "multihop_interface": MULTIHOP_INTERFACE,
         "hold_mark": HOLD_MARK,
+        "flow_marks": FLOW_MARKS,
+        "flow_hash": f"mod {FLOW_MARK_HASHES:#x} seed {FLOW_MARK_SEED:#x}",
     }
     return {**names, **fleet["settings"], **fleet["servers"][server]}
 

@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import _addressing, _links
 
+HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
 
-def config(fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds: int) -> dict[str, Any]:
+
+def config(
+    fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds: int, portal_names: Sequence[str] = ()
+) -> dict[str, Any]:
     """The agent's configuration; it holds no secret.
 
     Args:
@@ -19,10 +24,19 @@ def config(fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds
         name: the server's inventory name.
         lease_seconds: how long this server, as an exit, keeps a session whose entry is silent.
         idle_seconds: how long this server, as an entry, keeps a session whose client is silent.
+        portal_names: names, besides its addresses, by which clients open the portal.
+
+    Raises:
+        ValueError: what is given as a name is none.
     """
+    for each in portal_names:
+        if not HOST_NAME.fullmatch(each):
+            raise ValueError(f"agent_portal_names: {each!r} is no host name. Write names such as portal.example.net.")
     here = fleet["servers"][name]
     marks = {remote["name"]: remote["mark"] for remote in _links.remotes(fleet, name)}
     clients = fleet["clients"] if here["access"] else []
+    settings = fleet["settings"]
+    low, high = settings["forward_ports"]
     return {
         "server": {
             "name": here["name"],
@@ -31,13 +45,19 @@ def config(fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds
             "control4": here["control4"],
             "session4": here["session4"],
             "session6": here["session6"],
+            "entry4": here["entry4"],
+            "entry6": here["entry6"],
             "exit4": here["exit4"],
             "exit6": here["exit6"],
         },
         "clients_connect": here["access"],
+        "portal": [settings["portal_address"], settings["portal_address6"]],
+        "portal_names": [each.lower() for each in portal_names],
+        "forward_ports": [low, high],
+        "reserved_ports": [port for port in (settings["access_port"],) if low <= port <= high],
         "access_interface": _addressing.ACCESS_INTERFACE,
         "multihop_interface": _addressing.MULTIHOP_INTERFACE,
-        "backend_port": fleet["settings"]["backend_port"],
+        "backend_port": settings["backend_port"],
         "block_mark": _addressing.BLOCK_MARK,
         "hold_mark": _addressing.HOLD_MARK,
         "lease_seconds": lease_seconds,

@@ -101,6 +101,7 @@ def settings(report: Report, values: Settings, servers: Mapping[str, Server]) ->
         _prefixes(report, values, suffix)
         _pool(report, values, suffix)
     highest = min(limit for limit, _what in _id_limits(values))
+    _forward_ports(report, values)
     _ports(report, values, min(highest, max((server["id"] or 0 for server in servers.values()), default=0)))
 
 
@@ -145,6 +146,14 @@ def _ports(report: Report, values: Settings, highest: int) -> None:
         if ports and striped and _meet(ports, striped):
             problem = f"port {_shown(ports)} is in the striped range, warren_striped_ports {_shown(striped)}"
             report.add(FLEET, f"warren_{name}", _shown(values[name]), problem, "Move it, or shorten the striped range.")
+
+
+def _forward_ports(report: Report, values: Settings) -> None:
+    forwarded = values["forward_ports"]
+    for name, ports in {name: values[name] for name in ("fleet_ports", "striped_ports")}.items():
+        if ports and forwarded and _meet(ports, forwarded):
+            problem = f"overlaps with warren_{name} {_shown(ports)}"
+            report.add(FLEET, "warren_forward_ports", _shown(forwarded), problem, "Choose a range without them.")
 
 
 def _shown(ports: object) -> str:

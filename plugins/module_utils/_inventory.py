@@ -37,6 +37,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "link_port_base": ("port", 21000),
     "fleet_ports": ("ports", "20000-29999"),
     "striped_ports": ("ports", "1-19999"),
+    "forward_ports": ("ports", "30000-65535"),
     "mtu": ("mtu", 1420),
 }
 """The fleet's settings: name without ``warren_``, kind, default. The defaults stand nowhere else."""

@@ -12,7 +12,7 @@ author:
 description:
   - Renders templates as P(warren.vpn.template#lookup) does, and says where the files go. A template's path below
     C(templates) is the path on the server.
-  - With O(below), takes programs in Python as they are.
+  - With O(below), takes programs in Python, and the pages that they serve, as they are.
 options:
   _terms:
     description: Templates, as C(ROLE/PATH) below the role's C(templates), or directories below the role's C(files).

@@ -17,7 +17,7 @@ from ansible.errors import AnsibleLookupError
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 # Of a program. What Python leaves beside them when it runs is not.
-SOURCES = (".json", ".py")
+SOURCES = (".css", ".html", ".js", ".json", ".py", ".svg")
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 

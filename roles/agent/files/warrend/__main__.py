@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -20,7 +21,9 @@ from . import config
 from .agent import Agent
 from .backend import Backend
 from .control import Control
+from .portal import Portal, form_key
 from .tables import TablesError
+from .visitors import LimitedSite
 
 LOG = logging.getLogger("warrend")
 FIRST_DESCRIPTOR = 3
@@ -43,18 +46,23 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
 
 
-async def serve(application: web.Application, listening: list[socket.socket]) -> web.AppRunner:
+async def serve(
+    application: web.Application,
+    listening: list[socket.socket],
+    site: Callable[[web.BaseRunner, socket.socket], web.BaseSite] = web.SockSite,
+) -> web.AppRunner:
     """Answer on sockets, without a log of who asks."""
     runner = web.AppRunner(application, access_log=None, handle_signals=False)
     await runner.setup()
     for sock in listening:
-        await web.SockSite(runner, sock).start()
+        await site(runner, sock).start()
     return runner
 
 
 async def run() -> None:
     """Run until systemd says otherwise, or until something fails that only a restart can mend."""
-    agent = Agent(config.load(), Path(os.environ["STATE_DIRECTORY"]))
+    state = Path(os.environ["STATE_DIRECTORY"])
+    agent = Agent(config.load(), state)
     stopped = asyncio.get_running_loop().create_task(_stop_signal())
     runners = []
     try:
@@ -63,6 +71,10 @@ async def run() -> None:
         backend = Backend(agent.config, agent.leases, agent.metrics)
         runners.append(await serve(backend.application(), given.get("backend", [])))
         runners.append(await serve(Control(agent).application(), given.get("control", [])))
+        if "portal" in given:
+            key = form_key(state / "portal.key")
+            portal = Portal(agent.config, agent.entry, key)
+            runners.append(await serve(portal.application(), given["portal"], LimitedSite))
         notify("READY=1")
         failed = asyncio.create_task(agent.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)

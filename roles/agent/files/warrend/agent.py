@@ -14,14 +14,14 @@ from pathlib import Path
 import aiohttp
 
 from .config import Config
-from .conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
+from .conntrack import EXIT_KIND, FORWARD_KIND, OWN_KIND, SESSION_KIND
 from .entry import Entry
 from .exits import Exit
 from .kernel import Kernel
 from .leases import Leases
 from .metrics import Metrics
 from .store import Store
-from .tables import Key, TablesGoneError, Value
+from .tables import FORWARD_MAPS, Key, TablesGoneError, Value
 
 LOG = logging.getLogger(__name__)
 
@@ -84,12 +84,17 @@ class Agent:
 
     async def restore(self) -> None:
         """Make the kernel's elements what they should be."""
+        if self.config.clients_connect:
+            self.entry.exit_seed = await self.kernel.exit_seed()
         wanted = self._wanted()
         changed = await self.kernel.restore(wanted)
         if changed:
             self.metrics.repairs.inc(len(changed))
             LOG.info("%d elements put right, of %d", len(changed), len(wanted))
-            await self.kernel.forget({address for _map, address in changed})
+            await self.kernel.forget({address for name, address in changed if name not in FORWARD_MAPS})
+            ports = {int(port) for name, port in changed if name in FORWARD_MAPS}
+            if ports:
+                await self.kernel.forget_forwards(ports)
 
     def _wanted(self) -> dict[Key, Value]:
         return {**self.entry.elements(), **self.leases.elements()}
@@ -105,7 +110,10 @@ class Agent:
         """Forget flows that an earlier run of the agent did not get to."""
         await self.kernel.sweep(self._wrong)
 
-    def _wrong(self, address: str, kind: int) -> bool:
+    def _wrong(self, address: str, mark: int) -> bool:
+        kind = mark >> 28
+        if kind == FORWARD_KIND:
+            return mark not in self.entry.forwards.marks
         if kind == SESSION_KIND:
             return address not in self.leases
         # Looked up, for this is asked for each flow of the host, in the kernel's thread.
@@ -122,6 +130,7 @@ class Agent:
             "wrong_flows": await self.kernel.sweep(self._wrong, False),
             "sessions": len(self.entry.sessions),
             "choices": len(self.entry.choices),
+            "forwards": len(self.entry.forwards),
             "leases": sum(self.leases.count().values()),
         }
 
@@ -134,6 +143,8 @@ class Agent:
         exits = self.entry.exits.values()
         yield "warren_sessions", "Sessions of clients of this server", "exit", by_exit
         yield "warren_sessions_by_state", "Sessions of clients of this server", "state", states
+        forwards = {self.config.slug: float(len(self.entry.forwards))}
+        yield "warren_forwards", "Ports forwarded to clients of this server", "entry", forwards
         yield (
             "warren_leases",
             "Sessions that leave from here",

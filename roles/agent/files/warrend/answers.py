@@ -21,6 +21,12 @@ def refuse(status: int, reason: str, message: str) -> web.Response:
     return web.json_response({"error": message, "reason": reason}, status=status)
 
 
+def log_failure(error: Exception) -> None:
+    """Say in the journal where something failed; not the error's message, which may hold an address."""
+    frames = " ".join(f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__))
+    LOG.error("%s in %s", type(error).__name__, frames)
+
+
 @web.middleware
 async def plain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every failure is JSON, and nothing of a request gets into the log: it may hold a client's address."""
@@ -34,6 +40,5 @@ async def plain_errors(request: web.Request, handler: Handler) -> web.StreamResp
     except (web.RequestPayloadError, ConnectionResetError):
         return refuse(400, "body", "the body does not end, or is not encoded as its headers say")
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent goes on
-        frames = " ".join(f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__))
-        LOG.error("%s in %s", type(error).__name__, frames)  # noqa: TRY400 - a traceback's message may hold an address
+        log_failure(error)
         return refuse(500, "internal", "the agent failed; its journal says where")

@@ -85,8 +85,6 @@ class Backend:
             raise BadRequestError(403, "a_slug", f"a_slug has to be {entry.slug}, for that is who asks")
         if op in ("start", "stop") and not fields["session_ip"]:
             raise BadRequestError(400, "session_ip", "session_ip is missing")
-        if op == "start" and (len(fields["session_ip"]) > 1 or len(fields["session_ip6"]) > 1):
-            raise BadRequestError(400, "session_ip", "start takes one session")
         sessions = [_address(text, 4) for text in fields["session_ip"]]
         sessions += [_address(text, 6) for text in fields["session_ip6"]]
         if not all(entry.speaks_for(address) for address in sessions):

@@ -78,6 +78,11 @@ class Config:
         exit4, exit6: its exit addresses.
         access_interface: where its clients are.
         multihop_interface: where the sessions of other servers' clients come in.
+        entry4, entry6: its entry addresses, None where it has none of a family.
+        portal: the addresses on which clients reach the portal.
+        portal_names: other names that lead to it.
+        forward_ports: the first and the last port that clients may have forwarded to them.
+        reserved_ports: those among them that are the fleet's own.
         backend_port: TCP port of the agents on the mesh.
         block_mark: the mark of a client whose exit is away.
         hold_mark: the mark of a client whose exit is about to change.
@@ -95,6 +100,12 @@ class Config:
     session6: ipaddress.IPv6Network
     exit4: tuple[str, ...]
     exit6: tuple[str, ...]
+    entry4: str
+    entry6: str | None
+    portal: tuple[str, ...]
+    portal_names: tuple[str, ...]
+    forward_ports: tuple[int, int]
+    reserved_ports: frozenset[int]
     access_interface: str
     multihop_interface: str
     backend_port: int
@@ -160,6 +171,12 @@ def parse(data: Mapping[str, Any]) -> Config:
         session6=ipaddress.IPv6Network(here["session6"]),
         exit4=tuple(here["exit4"]),
         exit6=tuple(here["exit6"]),
+        entry4=here["entry4"],
+        entry6=here["entry6"],
+        portal=tuple(data["portal"]),
+        portal_names=tuple(data["portal_names"]),
+        forward_ports=(data["forward_ports"][0], data["forward_ports"][1]),
+        reserved_ports=frozenset(data["reserved_ports"]),
         **{name: data[name] for name in plain},
         lease_seconds=data["lease_seconds"],
         idle_seconds=data["idle_seconds"],

@@ -29,8 +29,10 @@ SOURCE: dict[int, int] = {socket.AF_INET: 1, socket.AF_INET6: 3}
 # The kernel finds entries by mark. By address it does not: its filter compares IPv6 addresses the wrong way round (in
 # ctnetlink_filter_match_tuple, seen in 6.18) and would delete the flows of everybody else.
 OURS, OURS_MASK = 0x4000_0000, 0xCFFF_FFFF
-SESSION_KIND, OWN_KIND, EXIT_KIND = 5, 6, 7
-# The kinds: of another server's session; of a client that leaves from here; of one that leaves by an exit.
+WHOLE_MASK = 0xFFFF_FFFF
+FORWARD_KIND, SESSION_KIND, OWN_KIND, EXIT_KIND = 3, 5, 6, 7
+# The kinds: by a forwarded port, which its hash is of; of another server's session; of a client that leaves from here;
+# of one that leaves by an exit.
 HASHES, SEED = 0x1000_0000, 0x7761_7272
 
 FEW = 16
@@ -62,18 +64,26 @@ class Flows:
                 for key in [key for source, _mark, key in self._list(family) if source in packed]:
                     self._delete(family, key)
 
+    def forget_forwards(self, ports: Collection[int]) -> None:
+        """Delete every flow that came in by one of these forwarded ports.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for port in ports:
+                self._delete(family, _number(MARK, forward_mark(port)) + _number(MARK_MASK, WHOLE_MASK))
+
     def sweep(self, wrong: Callable[[str, int], bool], delete: bool) -> int:
         """Count, and delete, the flows that should not be there.
 
         Args:
-            wrong: tells from the address that began a flow, and the kind of its mark, whether it should not.
+            wrong: tells from the address that began a flow, and its mark, whether it should not.
             delete: False only counts.
         """
         number = 0
         for family in (socket.AF_INET, socket.AF_INET6):
-            listed = [
-                key for source, mark, key in self._list(family) if wrong(socket.inet_ntop(family, source), mark >> 28)
-            ]
+            listed = [key for source, mark, key in self._list(family) if wrong(socket.inet_ntop(family, source), mark)]
             number += len(listed)
             for key in listed if delete else ():
                 self._delete(family, key)
@@ -157,8 +167,13 @@ def flow_mark(source: bytes) -> int:
     return OURS | jhash(source, SEED) * HASHES >> 32
 
 
+def forward_mark(port: int) -> int:
+    """The mark of the flows that came in by a forwarded port."""
+    return FORWARD_KIND << 28 | jhash(struct.pack(">H", port), SEED) * HASHES >> 32
+
+
 def jhash(data: bytes, seed: int) -> int:
-    """Bob Jenkins' hash as the kernel has it, of data whose length is a multiple of four bytes (linux/jhash.h)."""
+    """Bob Jenkins' hash as the kernel has it (linux/jhash.h)."""
 
     def rotated(value: int, bits: int) -> int:
         return (value << bits | value >> (32 - bits)) & 0xFFFF_FFFF
@@ -166,8 +181,9 @@ def jhash(data: bytes, seed: int) -> int:
     def mixed(one: int, other: int, added: int, bits: int) -> tuple[int, int]:
         return ((one - other) & 0xFFFF_FFFF) ^ rotated(other, bits), (other + added) & 0xFFFF_FFFF
 
-    words: list[int] = list(struct.unpack(f"={len(data) // 4}I", data))
     a = b = c = (0xDEAD_BEEF + len(data) + seed) & 0xFFFF_FFFF
+    data += bytes(-len(data) % 4)
+    words: list[int] = list(struct.unpack(f"<{len(data) // 4}I", data))
     while len(words) > 3:
         a, b, c = ((x + word) & 0xFFFF_FFFF for x, word in zip((a, b, c), words[:3], strict=True))
         del words[:3]

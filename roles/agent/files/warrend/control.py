@@ -13,8 +13,8 @@ from aiohttp import web
 from .agent import Agent
 from .answers import Handler, plain_errors, refuse
 from .config import Client
-from .entry import AwayError, RefusedError, Session, session_addresses
-from .exits import Exit
+from .errors import AwayError, RefusedError
+from .views import client_view, exit_view, forward_view
 
 
 class Control:
@@ -33,6 +33,9 @@ class Control:
         app.router.add_get("/sessions/{client}", self._session)
         app.router.add_delete("/sessions/{client}", self._stop)
         app.router.add_put("/choices/{client}", self._choose)
+        app.router.add_get("/forwards", self._forwards)
+        app.router.add_post("/forwards/{client}", self._forward)
+        app.router.add_delete("/forwards/{client}/{port:\\d{1,5}}", self._forward_no_more)
         app.router.add_post("/disconnected/{client}", self._disconnected)
         app.router.add_get("/check", self._check)
         return app
@@ -45,75 +48,54 @@ class Control:
     async def _sessions(self, _request: web.Request) -> web.Response:
         clients = {*self._entry.sessions, *self._entry.choices}
         known = [client for address, client in self._config.clients.items() if address in clients]
-        return web.json_response([self._view(client) for client in known])
+        return web.json_response([client_view(self._config, self._entry, client) for client in known])
 
     async def _session(self, request: web.Request) -> web.Response:
-        return web.json_response(self._view(self._client(request)))
+        return web.json_response(client_view(self._config, self._entry, self._client(request)))
 
     async def _start(self, request: web.Request) -> web.Response:
         given = await _object(request)
         client = self._entry.client(_text(given, "client"))
         await self._entry.start(client, _text(given, "exit"))
-        return web.json_response(self._view(client))
+        return web.json_response(client_view(self._config, self._entry, client))
 
     async def _stop(self, request: web.Request) -> web.Response:
         client = self._client(request)
         told = await self._entry.stop(client)
-        return web.json_response({**self._view(client), "exit_told": told})
+        return web.json_response({**client_view(self._config, self._entry, client), "exit_told": told})
 
     async def _choose(self, request: web.Request) -> web.Response:
         given, client = await _object(request), self._client(request)
         await self._entry.choose(client, _text(given, "exit4", None), _text(given, "exit6", None))
-        return web.json_response(self._view(client))
+        return web.json_response(client_view(self._config, self._entry, client))
+
+    async def _forwards(self, _request: web.Request) -> web.Response:
+        known = [client for address, client in self._config.clients.items() if self._entry.forwards.of(address)]
+        rows = [(client, row) for client in known for row in self._entry.forwards.of(client.address4)]
+        return web.json_response([{"client": c.name, **forward_view(self._config, row)} for c, row in rows])
+
+    async def _forward(self, request: web.Request) -> web.Response:
+        client, port = self._client(request), (await _object(request)).get("port")
+        if not (port is None or type(port) is int):
+            raise web.HTTPBadRequest(reason="port has to be a number")
+        row = await self._entry.forwards.add(client, port)
+        return web.json_response({"client": client.name, **forward_view(self._config, row)})
+
+    async def _forward_no_more(self, request: web.Request) -> web.Response:
+        client, port = self._client(request), int(request.match_info["port"])
+        await self._entry.forwards.remove(client, port)
+        return web.json_response({"client": client.name, "port": port})
 
     async def _disconnected(self, request: web.Request) -> web.Response:
         client = self._client(request)
         await self._entry.disconnected(client)
-        return web.json_response(self._view(client))
+        return web.json_response(client_view(self._config, self._entry, client))
 
     async def _check(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._agent.check())
 
     def _client(self, request: web.Request) -> Client:
         return self._entry.client(request.match_info["client"])
-
-    def _view(self, client: Client) -> dict[str, Any]:
-        """What there is to say of a client."""
-        session = self._entry.sessions.get(client.address4)
-        choice = self._entry.choices.get(client.address4)
-        view: dict[str, Any] = {
-            "client": client.name,
-            "address4": client.address4,
-            "address6": client.address6,
-            "exit": session.row.exit if session else self._config.slug,
-            "state": self._state(session) if session else ("chosen" if choice else "default"),
-            "exit4": choice.exit4 if choice else None,
-            "exit6": choice.exit6 if choice else None,
-            "since": session.row.since if session else None,
-        }
-        return {**view, **session_addresses(session)} if session else view
-
-    def _state(self, session: Session) -> str:
-        """``active``, or why not: ``held``, ``blocked``; ``silent`` if the exit has not answered the last call."""
-        exit_ = self._entry.exits.get(session.row.exit)
-        if session.state.value == "active" and exit_ is not None and not (exit_.reachable and exit_.link_up):
-            return "silent"
-        return session.state.value
-
-
-def exit_view(exit_: Exit) -> dict[str, Any]:
-    """What there is to say of an exit."""
-    return {
-        "exit": exit_.server.slug,
-        "label": exit_.server.label,
-        "region": exit_.server.region,
-        "reachable": exit_.reachable and exit_.link_up,
-        "backend": exit_.reachable,
-        "link": exit_.link_up,
-        "round_trip_ms": None if exit_.round_trip is None else round(exit_.round_trip * 1000, 1),
-        "silent_since": exit_.silent_since,
-        "ipv6": exit_.server.ipv6,
-    }
 
 
 @web.middleware

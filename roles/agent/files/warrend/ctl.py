@@ -84,7 +84,12 @@ def parser() -> argparse.ArgumentParser:
     command("exits", "the servers that clients can leave by, and whether they answer")
     choose = command("choose", "have a client leave from one of this server's own exit addresses", client)
     choose.add_argument("address", nargs="+", help="an exit address of each family that is to change; or: default")
-    command("disconnected", "a client is gone: it has no session and no choice any more", client)
+    forward = command("forward", "forward a port of the entry address to a client", client)
+    forward.add_argument("port", nargs="?", type=int, help="left out: one that is free")
+    unforward = command("unforward", "forward a port to a client no more", client)
+    unforward.add_argument("port", type=int)
+    command("forwards", "the ports that are forwarded to clients")
+    command("disconnected", "a client is gone: it has no session, choice or forwarded port any more", client)
     command("check", "whether the kernel's tables and flows agree with the agent")
     return main_parser
 
@@ -111,7 +116,7 @@ def sessions_table(views: list[dict[str, Any]]) -> str:
     """The table of ``list``."""
     rows = [("client", "exit", "state", "IPv4", "IPv6", "since")]
     for view in views:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view["since"])) if view["since"] else "-"
+        since = _time(view["since"]) if view["since"] else "-"
         rows.append((view["client"], view["exit"], view["state"], view["exit4"] or "-", view["exit6"] or "-", since))
     return table(rows)
 
@@ -124,6 +129,26 @@ def exits_table(views: list[dict[str, Any]]) -> str:
         state = "ok" if view["reachable"] else ("LINK DOWN" if view["backend"] else "DOES NOT ANSWER")
         rows.append((view["exit"], view["label"], view["region"] or "-", time_taken, state))
     return table(rows)
+
+
+def forward_text(view: dict[str, Any]) -> str:
+    """What ``forward`` says."""
+    addresses = [
+        f"{view['entry4']}:{view['port']}",
+        *([f"[{view['entry6']}]:{view['port']}"] if view["entry6"] else []),
+    ]
+    return f"{', '.join(addresses)} goes to {view['client']}"
+
+
+def forwards_table(views: list[dict[str, Any]]) -> str:
+    """The table of ``forwards``."""
+    rows = [("client", "port", "since")]
+    rows += [(view["client"], str(view["port"]), _time(view["since"])) for view in views]
+    return table(rows)
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def check_text(found: dict[str, int]) -> str:
@@ -145,11 +170,21 @@ def request_of(args: argparse.Namespace) -> tuple[str, str, object, Callable[[An
         addresses = [] if args.address == ["default"] else args.address
         chosen = {"exit6" if ":" in address else "exit4": address for address in addresses}
         return "PUT", f"/choices/{client}", chosen, line_of
+    if args.command == "forward":
+        return "POST", f"/forwards/{client}", {"port": args.port}, forward_text
+    if args.command == "unforward":
+        return (
+            "DELETE",
+            f"/forwards/{client}/{args.port}",
+            None,
+            lambda view: f"port {view['port']} does not go to {view['client']} any more",
+        )
     plain: dict[str, tuple[str, str, Callable[[Any], str]]] = {
         "stop": ("DELETE", f"/sessions/{client}", stopped_text),
         "show": ("GET", f"/sessions/{client}", line_of),
         "list": ("GET", "/sessions", sessions_table),
         "exits": ("GET", "/exits", exits_table),
+        "forwards": ("GET", "/forwards", forwards_table),
         "disconnected": ("POST", f"/disconnected/{client}", line_of),
         "check": ("GET", "/check", check_text),
     }

@@ -23,11 +23,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NoReturn, TypeVar
 
+from .batches import Batches
 from .config import Client, Config, Network
+from .errors import DISK, AwayError, NoSessionError, RefusedError
 from .exits import Exit, ExitError, Pair
+from .forwards import Forwards
 from .kernel import Kernel, handshakes
 from .metrics import Metrics
-from .store import ChoiceRow, SessionRow, Store
+from .store import ChoiceRow, DiskError, SessionRow, Store
 from .tables import Key, TablesError, Value
 
 LOG = logging.getLogger(__name__)
@@ -57,23 +60,6 @@ class State(Enum):
     HELD = "held"
     ACTIVE = "active"
     BLOCKED = "blocked"
-
-
-class RefusedError(Exception):
-    """What was asked cannot be done, and nothing was changed.
-
-    Attributes:
-        reason: a word for programs and metrics.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        """Keep both."""
-        super().__init__(message)
-        self.reason = reason
-
-
-class AwayError(Exception):
-    """The session is made, but its exit does not answer: the client is blocked until it does, or until the end."""
 
 
 @dataclass
@@ -107,6 +93,7 @@ class Entry:
         self.exits = exits
         self.sessions: dict[str, Session] = {}
         self.choices: dict[str, ChoiceRow] = {}
+        self.exit_seed: int | None = None
         self._taken: set[str] = set()
         self._holding: dict[str, dict[Key, int]] = {}
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
@@ -114,9 +101,14 @@ class Entry:
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._tasks: set[asyncio.Task[None]] = set()
         self._began = time.time()
+        self.forwards = Forwards(config, store, self._write, kernel)
+        self._put = Batches(self._put_rows)
 
     async def _write(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
+
+    async def _put_rows(self, rows: list[SessionRow]) -> None:
+        await self._write(self._store.put_sessions, rows)
 
     # --- what is there
 
@@ -129,6 +121,7 @@ class Entry:
             self._taken |= {row.session4, row.session6}
         for choice in await self._write(self._store.choices):
             self.choices[choice.client4] = choice
+        await self.forwards.load(await self._write(self._store.forwards))
         gone = [client for client in self.sessions if client not in known]
         if gone:
             LOG.info("%d sessions end: their clients are not in the inventory any more", len(gone))
@@ -178,6 +171,7 @@ class Entry:
     def elements(self) -> dict[Key, Value]:
         """The elements that all sessions and choices need."""
         wanted: dict[Key, Value] = {key: mark for held in self._holding.values() for key, mark in held.items()}
+        wanted |= self.forwards.elements()
         for session in self.sessions.values():
             wanted |= {key: value for key, value in self._elements(session).items() if value is not None}
         for choice in self.choices.values():
@@ -243,11 +237,14 @@ class Entry:
             await self._hold(session, before)
             session.row = replace(session.row, since=time.time())
             try:
-                await self._write(self._store.put_sessions, [session.row])
+                await self._put(session.row)
                 self._holding.pop(client.address4, None)
                 if before:
                     self._background(self._tell_stop([before]))
                 await asyncio.gather(self._reach(session, exit_), self._forget(session))
+            except DiskError as error:
+                await self._undo(session, before)
+                raise RefusedError("disk", DISK) from error
             except (TablesError, OSError):
                 session.state = State.BLOCKED  # and keep() takes it from here
                 self._news[exit_.server.slug].set()
@@ -260,12 +257,22 @@ class Entry:
         try:
             await self._kernel.apply(self._elements(session))
         except TablesError:
-            self._taken -= set(session.pair)
-            if before:
-                self.sessions[session.row.client4] = before
-            else:
-                del self.sessions[session.row.client4]
+            self._take_back(session, before)
             raise
+
+    def _take_back(self, session: Session, before: Session | None) -> None:
+        self._taken -= set(session.pair)
+        if before:
+            self.sessions[session.row.client4] = before
+        else:
+            del self.sessions[session.row.client4]
+
+    async def _undo(self, session: Session, before: Session | None) -> None:
+        """Let a held client go the way it went before."""
+        self._take_back(session, before)
+        await self._kernel.apply(
+            {**dict.fromkeys(self._elements(session)), **(self._elements(before) if before else {})}
+        )
 
     def _exit(self, word: str) -> Exit:
         server = self._config.exit(word)
@@ -328,7 +335,7 @@ class Entry:
         async with self._locks[client.address4]:
             session = self.sessions.get(client.address4)
             if session is None:
-                raise RefusedError("no_session", f"{client.name} has no session")
+                raise NoSessionError("no_session", f"{client.name} has no session")
             await self._end([session], reason)
         return await self._tell_stop([session])
 
@@ -365,7 +372,8 @@ class Entry:
         return told
 
     async def disconnected(self, client: Client) -> None:
-        """A client is gone: it has no session and no choice any more, if it had one."""
+        """A client is gone: it has no session, no choice and no forwarded port any more, if it had one."""
+        await self.forwards.drop(client.address4)
         async with self._locks[client.address4]:
             session = self.sessions.get(client.address4)
             if session is not None:
@@ -470,7 +478,7 @@ class Entry:
     async def _end_idle(self, shaken: Mapping[tuple[str, str], float]) -> None:
         limit = time.time() - self._config.idle_seconds
         idle = []
-        for client4 in [*self.sessions, *self.choices]:
+        for client4 in {*self.sessions, *self.choices, *self.forwards.clients()}:
             client = self._config.clients.get(client4)
             session = self.sessions.get(client4)
             # WireGuard forgets handshakes at a reboot: that is no reason to end a session at once.
@@ -487,11 +495,12 @@ class Entry:
                     await self._end(over, "idle")
                     self._background(self._tell_stop(over))
             for client in batch:
+                await self.forwards.drop(client.address4)
                 if client.address4 in self.choices:
                     with contextlib.suppress(RefusedError):  # it has a session by now
                         await self.choose(client, None, None)
         if idle:
-            LOG.info("%d clients were idle; their sessions and choices are over", len(idle))
+            LOG.info("%d clients were idle; their sessions, choices and forwarded ports are over", len(idle))
 
     def _background(self, coroutine: Coroutine[Any, Any, object]) -> None:
         async def run() -> None:
@@ -511,9 +520,3 @@ class Entry:
 
 def _choice_elements(row: ChoiceRow) -> dict[Key, Value | None]:
     return {("client_choice4", row.client4): row.exit4, ("client_choice6", row.client6): row.exit6}
-
-
-def session_addresses(session: Session) -> dict[str, str | None]:
-    """The exit addresses of a session, by family: ``exit4``, ``exit6``; None where they are not known, or are none."""
-    session4, session6 = session.pair
-    return {"exit4": session.addresses.get(session4), "exit6": session.addresses.get(session6)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from .batches import Batches
 from .config import Config, Server
 from .metrics import Metrics
 
@@ -59,6 +60,7 @@ class Exit:
         self.lease_seconds = config.lease_seconds
         self.handshake: float | None = None
         host = f"{server.control4}:{config.backend_port}" if config.backend_port != 80 else server.control4
+        self._started = Batches(self._start, AT_ONCE)
         self._url = f"http://{host}/mh-backend"
 
     @property
@@ -78,7 +80,11 @@ class Exit:
 
     async def start(self, pair: Pair) -> dict[str, str]:
         """Start a session there. Returns the exit address by session address."""
-        reply = await self._call("start", [pair])
+        made = await self._started(pair)
+        return {address: made[address] for address in pair if address in made}
+
+    async def _start(self, pairs: list[Pair]) -> dict[str, str]:
+        reply = await self._call("start", pairs)
         return {str(key): str(value) for key, value in reply["exits"].items()}
 
     async def renew(self, pairs: Sequence[Pair], tell: bool = False) -> dict[str, str]:

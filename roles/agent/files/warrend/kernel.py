@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from .batches import Batches
 from .config import Config
 from .conntrack import Flows
 from .tables import Key, Tables, Value, others_changed, watch
@@ -37,6 +38,8 @@ class Kernel:
         self._gate = {config.access_interface} if config.clients_connect else set()
         self._tables = Tables(config.clients_connect)
         self._flows = Flows()
+        self._applied = Batches(self._apply)
+        self._forgotten = Batches(self._forget)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -50,7 +53,10 @@ class Kernel:
 
     async def apply(self, wanted: Mapping[Key, Value | None]) -> None:
         """Give elements their wanted values, None for none, all at once."""
-        await self._run(self._tables.apply, wanted)
+        await self._applied(wanted)
+
+    async def _apply(self, batch: list[Mapping[Key, Value | None]]) -> None:
+        await self._run(self._tables.apply, {key: value for wanted in batch for key, value in wanted.items()})
 
     async def restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
         """Make the elements just those that are wanted, and let clients pass from then on.
@@ -71,7 +77,18 @@ class Kernel:
 
     async def forget(self, addresses: Iterable[str]) -> None:
         """Forget every flow that one of these addresses began."""
-        await self._run_slowly(self._flows.forget, list(addresses))
+        await self._forgotten(addresses)
+
+    async def _forget(self, batch: list[Iterable[str]]) -> None:
+        await self._run_slowly(self._flows.forget, [address for addresses in batch for address in addresses])
+
+    async def forget_forwards(self, ports: Iterable[int]) -> None:
+        """Forget every flow that came in by one of these forwarded ports."""
+        await self._run_slowly(self._flows.forget_forwards, list(ports))
+
+    async def exit_seed(self) -> int:
+        """See ``Tables.exit_seed``."""
+        return await self._run(self._tables.exit_seed)
 
     async def sweep(self, wrong: Callable[[str, int], bool], delete: bool = True) -> int:
         """Count and delete flows that should not be there, see ``Flows.sweep``."""

@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS session (
     session4 TEXT NOT NULL UNIQUE, session6 TEXT NOT NULL UNIQUE, since REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS choice (
     client4 TEXT PRIMARY KEY, client6 TEXT NOT NULL, exit4 TEXT, exit6 TEXT);
+CREATE TABLE IF NOT EXISTS forward (
+    port INTEGER PRIMARY KEY, client4 TEXT NOT NULL, client6 TEXT NOT NULL, since REAL NOT NULL);
 """
 
 
@@ -41,6 +43,20 @@ class ChoiceRow:
     exit6: str | None
 
 
+@dataclass(frozen=True)
+class ForwardRow:
+    """A port of the entry address, whose client's it is, and since when (Unix time)."""
+
+    port: int
+    client4: str
+    client6: str
+    since: float
+
+
+DiskError = sqlite3.Error
+"""What was to be written is not on the disk."""
+
+
 class Store:
     """The database. Every method blocks until what it wrote is on the disk; one thread at a time."""
 
@@ -60,6 +76,10 @@ class Store:
         """All choices."""
         return [ChoiceRow(*row) for row in self._db.execute("SELECT * FROM choice")]
 
+    def forwards(self) -> list[ForwardRow]:
+        """All forwarded ports."""
+        return [ForwardRow(*row) for row in self._db.execute("SELECT * FROM forward")]
+
     def put_sessions(self, rows: Iterable[SessionRow]) -> None:
         """Add sessions, or replace those of the same clients."""
         # Not OR REPLACE: that would drop the session of another client that has one of these addresses.
@@ -72,6 +92,10 @@ class Store:
         """Add a choice, or replace that of the same client."""
         self._many("INSERT OR REPLACE INTO choice VALUES (?, ?, ?, ?)", [astuple(row)])
 
+    def put_forward(self, row: ForwardRow) -> None:
+        """Add a forwarded port, or replace it."""
+        self._many("INSERT OR REPLACE INTO forward VALUES (?, ?, ?, ?)", [astuple(row)])
+
     def drop_sessions(self, clients: Iterable[str]) -> None:
         """Forget the sessions of clients, by IPv4 tunnel address."""
         self._many("DELETE FROM session WHERE client4 = ?", [(client,) for client in clients])
@@ -79,6 +103,10 @@ class Store:
     def drop_choice(self, client: str) -> None:
         """Forget the choice of a client."""
         self._many("DELETE FROM choice WHERE client4 = ?", [(client,)])
+
+    def drop_forwards(self, ports: Iterable[int]) -> None:
+        """Forget forwarded ports."""
+        self._many("DELETE FROM forward WHERE port = ?", [(port,) for port in ports])
 
     def close(self) -> None:
         """Close it."""

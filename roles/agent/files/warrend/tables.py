@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ MULTIHOP_TABLE, ACCESS_TABLE = "warren_multihop", "warren_access"
 ENTRY_MAPS = ("client_mark4", "client_mark6", "client_session4", "client_session6")
 EXIT_MAPS = ("session_exit4", "session_exit6")
 CHOICE_MAPS = ("client_choice4", "client_choice6")
+FORWARD_MAPS = ("forward4", "forward6")
 GATE = "ready"
 
 # The name of the thread whose transactions are ours: the kernel reports who made each (NFTA_GEN_PROC_NAME).
@@ -29,7 +31,7 @@ THREAD = "warrend-nft"
 
 Value = str | int
 Key = tuple[str, str]
-"""A map's name and the address that is looked up in it."""
+"""A map's name and the address, or the port, that is looked up in it."""
 
 
 class TablesError(Exception):
@@ -48,7 +50,7 @@ class Tables:
         self._nft = nftables.Nftables()
         self._nft.set_json_output(True)
         names = dict.fromkeys(ENTRY_MAPS + EXIT_MAPS, MULTIHOP_TABLE)
-        self._table_of = {**names, **(dict.fromkeys(CHOICE_MAPS, ACCESS_TABLE) if clients else {})}
+        self._table_of = {**names, **(dict.fromkeys(CHOICE_MAPS + FORWARD_MAPS, ACCESS_TABLE) if clients else {})}
         self._live: dict[str, dict[str, Value]] = {}
 
     @staticmethod
@@ -64,12 +66,25 @@ class Tables:
         """
         for name, table in self._table_of.items():
             listed = self._list("map", table, name)
-            self._live[name] = dict(listed.get("elem", ()))
+            self._live[name] = {str(key): value for key, value in listed.get("elem", ())}
         return {(name, key): value for name, found in self._live.items() for key, value in found.items()}
 
     def gates(self) -> set[str]:
         """The interfaces whose clients may leave."""
         return set(self._list("set", MULTIHOP_TABLE, GATE).get("elem", ()))
+
+    def exit_seed(self) -> int:
+        """The number from which the exit address of a client that has chosen none follows; it is secret.
+
+        Raises:
+            TablesGoneError: the table is not there, or has no such number.
+        """
+        chain = {"family": "inet", "table": ACCESS_TABLE, "name": "postrouting"}
+        code, output, _error = self._nft.json_cmd({"nftables": [{"list": {"chain": chain}}]})
+        found = re.search(r'"seed": ?(\d+)', output if isinstance(output, str) else json.dumps(output))
+        if code or not found:
+            raise TablesGoneError(f"chain postrouting of table {ACCESS_TABLE} does not say how exit addresses follow")
+        return int(found[1])
 
     def apply(self, wanted: Mapping[Key, Value | None], opened: Iterable[str] = ()) -> None:
         """Give elements their wanted values, None for none, in one transaction.

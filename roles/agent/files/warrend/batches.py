@@ -1,0 +1,53 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Does work for many at once: what comes in while some of it is under way is done together next.
+
+One alone waits for nobody, and a crowd costs little more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batches(Generic[T, R]):
+    """A function of one item, made of a function of many."""
+
+    def __init__(self, work: Callable[[list[T]], Awaitable[R]], most: int = 500) -> None:
+        """``work`` is given at most so many items, in the order they came. What it returns or raises is for all."""
+        self._work, self._most = work, most
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: T) -> R:
+        """Have it done."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                futures = [future for _item, future in batch if not future.done()]
+                try:
+                    result = await self._work([item for item, _future in batch])
+                except Exception as error:  # noqa: BLE001 - it is theirs who asked
+                    for future in futures:
+                        if not future.done():
+                            future.set_exception(error)
+                else:
+                    for future in futures:
+                        if not future.done():
+                            future.set_result(result)
+        finally:
+            self._running = None

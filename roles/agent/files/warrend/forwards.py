@@ -1,0 +1,156 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ports of this server's entry address that its clients have forwarded to themselves, TCP and UDP alike.
+
+They are of the first hop: a session with another server does not touch them. They arrive at the client on the port of
+the same number, and the client sees who really connects.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+
+from .config import Client, Config
+from .conntrack import forward_mark
+from .errors import DISK, RefusedError
+from .kernel import Kernel
+from .store import DiskError, ForwardRow, Store
+from .tables import Key, Value
+
+MOST = 100
+"""Of one client."""
+
+Write = Callable[..., Awaitable[object]]
+"""Runs a method of the store in its thread."""
+
+
+class Forwards:
+    """The forwarded ports of this server's clients."""
+
+    def __init__(self, config: Config, store: Store, write: Write, kernel: Kernel) -> None:
+        """Start with none; :meth:`load` reads those on disk."""
+        self._config, self._store, self._write, self._kernel = config, store, write, kernel
+        self._rows: dict[int, ForwardRow] = {}
+        self._ports: defaultdict[str, set[int]] = defaultdict(set)
+        self._ending: set[int] = set()
+        self.marks: set[int] = set()
+
+    async def load(self, rows: Iterable[ForwardRow]) -> None:
+        """Take what is on disk. It is not in the kernel yet: see :meth:`elements`."""
+        gone = []
+        for row in rows:
+            client = self._config.clients.get(row.client4)
+            if client is None or not self._may_be(row.port):
+                gone.append(row.port)
+            else:
+                self._keep(ForwardRow(row.port, client.address4, client.address6, row.since))
+        if gone:
+            await self._write(self._store.drop_forwards, gone)
+
+    def elements(self) -> dict[Key, Value]:
+        """The elements that all of them need."""
+        wanted: dict[Key, Value] = {}
+        for row in self._rows.values():
+            wanted |= _elements(row)
+        return wanted
+
+    def of(self, client4: str) -> list[ForwardRow]:
+        """Those of a client, by port."""
+        return [self._rows[port] for port in sorted(self._ports.get(client4, ()))]
+
+    def clients(self) -> list[str]:
+        """The clients that have any, by IPv4 tunnel address."""
+        return [client for client, ports in self._ports.items() if ports]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows)
+
+    async def add(self, client: Client, port: int | None = None) -> ForwardRow:
+        """Forward a port, or a free one, to a client; one that it has already stays.
+
+        Raises:
+            RefusedError: it cannot be, and nothing was changed.
+        """
+        if port is not None and port in self._ports.get(client.address4, ()):
+            return self._rows[port]
+        if len(self._ports[client.address4]) >= MOST:
+            raise RefusedError("too_many", f"{MOST} ports are forwarded already. Remove one that you do not need.")
+        row = ForwardRow(self._free(port), client.address4, client.address6, time.time())
+        self._keep(row)
+        try:
+            await self._write(self._store.put_forward, row)
+        except DiskError as error:
+            self._lose(row)
+            raise RefusedError("disk", DISK) from error
+        await self._kernel.apply(_elements(row))
+        return row
+
+    async def remove(self, client: Client, port: int) -> None:
+        """Forward a port no more, and end what came in by it.
+
+        Raises:
+            RefusedError: it is none of this client's.
+        """
+        if port not in self._ports.get(client.address4, ()):
+            raise RefusedError("no_forward", f"port {port} is not forwarded to this device: there is nothing to remove")
+        await self._remove([self._rows[port]])
+
+    async def drop(self, client4: str) -> None:
+        """Forward nothing to a client any more."""
+        rows = self.of(client4)
+        if rows:
+            await self._remove(rows)
+
+    async def _remove(self, rows: list[ForwardRow]) -> None:
+        ports = [row.port for row in rows]
+        for row in rows:
+            self._lose(row)
+        self._ending.update(ports)  # nobody else gets them while flows are there
+        try:
+            await self._write(self._store.drop_forwards, ports)
+            await self._kernel.apply({key: None for row in rows for key in _elements(row)})
+            await self._kernel.forget_forwards(ports)
+        except DiskError as error:
+            for row in rows:
+                self._keep(row)
+            raise RefusedError("disk", DISK) from error
+        finally:
+            self._ending.difference_update(ports)
+
+    def _free(self, port: int | None) -> int:
+        """The port if nobody has it, or any that nobody has."""
+        low, high = self._config.forward_ports
+        if port is not None:
+            if not low <= port <= high:
+                raise RefusedError("out_of_range", f"port {port} cannot be forwarded. Choose one from {low} to {high}.")
+            if port in self._rows or port in self._ending or not self._may_be(port):
+                raise RefusedError("taken", f"port {port} is taken. Choose another one, or leave the choice to us.")
+            return port
+        taken = self._rows.keys() | self._ending | set(self._config.reserved_ports)
+        free = [each for each in range(low, high + 1) if each not in taken]
+        if not free:
+            raise RefusedError("none_free", f"no port from {low} to {high} is free. Try again later.")
+        return secrets.choice(free)
+
+    def _may_be(self, port: int) -> bool:
+        low, high = self._config.forward_ports
+        return low <= port <= high and port not in self._config.reserved_ports
+
+    def _keep(self, row: ForwardRow) -> None:
+        self._rows[row.port] = row
+        self._ports[row.client4].add(row.port)
+        self.marks.add(forward_mark(row.port))
+
+    def _lose(self, row: ForwardRow) -> None:
+        del self._rows[row.port]
+        self._ports[row.client4].discard(row.port)
+        self.marks.discard(forward_mark(row.port))
+
+
+def _elements(row: ForwardRow) -> dict[Key, Value]:
+    return {("forward4", str(row.port)): row.client4, ("forward6", str(row.port)): row.client6}

@@ -25,7 +25,7 @@ TEMPLATED = sorted(
 # QR codes and the keys of clients are made on the controller, never on a server.
 CONTROLLER_ONLY = {"_client_codes": {"cryptography", "segno"}}
 ARITHMETIC = (nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow)
-NUMBERED = re.compile(r"server_id|address|prefix|port")
+NUMBERED = re.compile(r"server_id|address|prefix|port(?!al)")
 ADDRESS_FILTERS = {
     "cidr_merge", "ip4_hex", "ipaddr", "ipcut", "ipmath", "ipsubnet", "ipv4", "ipv6", "ipwrap", "network_in_network",
     "next_nth_usable", "nthhost", "previous_nth_usable", "reduce_on_network", "slaac",

@@ -55,6 +55,13 @@ class PlainKernel:
     async def forget(self, _addresses: Iterable[str]) -> None:
         await self._turn()
 
+    async def forget_forwards(self, _ports: Iterable[int]) -> None:
+        await self._turn()
+
+    async def exit_seed(self) -> int:
+        await self._turn()
+        return 77
+
     async def sweep(self, wrong: Callable[[str, int], bool], _delete: bool = True) -> int:
         self.wrong = wrong
         await self._turn()
@@ -70,14 +77,14 @@ class PlainKernel:
 class Pair:
     """The entry ams and the exit nyc, which run; the exit fra does not."""
 
-    def __init__(self, thread: LoopThread, directory: Path) -> None:
+    def __init__(self, thread: LoopThread, directory: Path, **changes: Any) -> None:
         self.thread, self.directory = thread, directory
         self.socket = directory / "warrend.sock"
         sock = listening(NYC)
         port = sock.getsockname()[1]
         read = fleet()
         told = {slug: replace(config(slug, read), backend_port=port) for slug in ("ams", "nyc")}
-        self.told = {slug: self._here(each) for slug, each in told.items()}
+        self.told = {slug: replace(self._here(each), **changes) for slug, each in told.items()}
         self._stack = ExitStack()
         self.nyc = self.make("nyc")
         self._stack.enter_context(self._backend(self.nyc, sock))
@@ -126,8 +133,8 @@ class Pair:
 
 
 @contextmanager
-def pair(directory: Path) -> Iterator[Pair]:
-    """Two running agents, and ``warrenctl`` that asks the one on ams."""
+def pair(directory: Path, **changes: Any) -> Iterator[Pair]:
+    """Two running agents, and ``warrenctl`` that asks the one on ams; ``changes`` are of their configuration."""
 
     async def nobody() -> dict[tuple[str, str], float]:
         return {}
@@ -139,7 +146,7 @@ def pair(directory: Path) -> Iterator[Pair]:
         mock.patch.object(ctl, "PATIENCE_SECONDS", 0.3),
         loop_thread() as thread,
     ):
-        running = Pair(thread, directory)
+        running = Pair(thread, directory, **changes)
         try:
             yield running
         finally:

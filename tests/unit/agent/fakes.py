@@ -169,7 +169,7 @@ class Host:
 
     def sweep(self, wrong: Callable[[str, int], bool], delete: bool) -> int:
         """Flows that are wrong."""
-        found = [(a, flow) for a, flows in self.flows.items() for flow in flows if wrong(a, flow[0])]
+        found = [(a, flow) for a, flows in self.flows.items() for flow in flows if wrong(a, flow[0] << 28)]
         for address, flow in found if delete else ():
             self.flows[address].discard(flow)
         return len(found)
@@ -234,6 +234,13 @@ class FakeKernel:
     async def forget(self, addresses: Iterable[str]) -> None:
         given = list(addresses)
         await self._run("forget", given, lambda: self._host.forget(given))
+
+    async def forget_forwards(self, ports: Iterable[int]) -> None:
+        given = list(ports)
+        await self._run("forget_forwards", given, lambda: None)
+
+    async def exit_seed(self) -> int:
+        return 77
 
     async def sweep(self, wrong: Callable[[str, int], bool], delete: bool = True) -> int:
         return int(await self._run("sweep", None, lambda: self._host.sweep(wrong, delete)))

@@ -65,11 +65,13 @@ def listening(address: str) -> socket.socket:
 
 
 @contextmanager
-def served(thread: LoopThread, make: Callable[[], web.Application], *sockets: socket.socket) -> Iterator[None]:
+def served(
+    thread: LoopThread, make: Callable[[], web.Application], *sockets: socket.socket, site: Any = web.SockSite
+) -> Iterator[None]:
     """An application, served on sockets as ``python3 -m warrend`` does it."""
 
     async def start() -> web.AppRunner:
-        return await serve(make(), list(sockets))
+        return await serve(make(), list(sockets), site)
 
     runner = thread.run(start())
     try:

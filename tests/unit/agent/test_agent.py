@@ -249,25 +249,25 @@ def judged(sessions: int) -> tuple[PlainKernel, agent_module.Agent]:
 
 
 @pytest.mark.parametrize(
-    ("address", "kind", "wrong"),
+    ("address", "mark", "wrong"),
     [
-        ("10.100.0.1", OWN_KIND, True),
-        ("fd57:6172:7265:2::c1", OWN_KIND, True),
-        ("10.100.0.1", EXIT_KIND, False),
-        ("fd57:6172:7265:2::c1", EXIT_KIND, False),
-        ("10.100.0.3", OWN_KIND, False),
-        ("10.100.0.3", EXIT_KIND, True),
-        ("fd57:6172:7265:2::c3", EXIT_KIND, True),
-        ("192.0.2.1", OWN_KIND, False),
-        ("192.0.2.1", EXIT_KIND, True),
-        ("10.129.0.7", SESSION_KIND, False),
-        ("10.129.0.8", SESSION_KIND, True),
+        ("10.100.0.1", OWN_KIND << 28, True),
+        ("fd57:6172:7265:2::c1", OWN_KIND << 28, True),
+        ("10.100.0.1", EXIT_KIND << 28, False),
+        ("fd57:6172:7265:2::c1", EXIT_KIND << 28, False),
+        ("10.100.0.3", OWN_KIND << 28, False),
+        ("10.100.0.3", EXIT_KIND << 28, True),
+        ("fd57:6172:7265:2::c3", EXIT_KIND << 28, True),
+        ("192.0.2.1", OWN_KIND << 28, False),
+        ("192.0.2.1", EXIT_KIND << 28, True),
+        ("10.129.0.7", SESSION_KIND << 28, False),
+        ("10.129.0.8", SESSION_KIND << 28, True),
         ("10.100.0.1", 0, False),
         ("10.129.0.8", 0, False),
     ],
 )
-def test_which_flows_are_wrong(address: str, kind: int, wrong: bool) -> None:
-    assert judged(sessions=3)[0].wrong(address, kind) is wrong
+def test_which_flows_are_wrong(address: str, mark: int, wrong: bool) -> None:
+    assert judged(sessions=3)[0].wrong(address, mark) is wrong
 
 
 def test_flows_are_judged_in_another_thread_while_sessions_come_and_go() -> None:
@@ -278,7 +278,7 @@ def test_flows_are_judged_in_another_thread_while_sessions_come_and_go() -> None
     def judge() -> None:
         while not over.is_set():
             try:
-                kernel.wrong("10.100.0.1", OWN_KIND)
+                kernel.wrong("10.100.0.1", OWN_KIND << 28)
             except RuntimeError as error:  # dictionary changed size during iteration
                 failed.append(error)
                 return

@@ -193,7 +193,7 @@ def test_an_exit_that_is_away_has_status_3(ctl_of: Warrenctl, running: Pair) -> 
 
 def test_check_has_status_1_if_anything_is_wrong(ctl_of: Warrenctl, running: Pair) -> None:
     ctl_of("start", "c1", "nyc")
-    good = "missing elements: 0\nsurplus elements: 0\nwrong flows: 0\nsessions: 1\nchoices: 0\nleases: 0\n"
+    good = "missing elements: 0\nsurplus elements: 0\nwrong flows: 0\nsessions: 1\nchoices: 0\nforwards: 0\nleases: 0\n"
     said = ctl_of("check")
     assert (said.status, said.out) == (0, good)
     kernel: Any = running.ams.kernel

@@ -13,9 +13,10 @@ from fleets import IDLE_SECONDS, LEASE_SECONDS, SMALL_POOL, configs, fleet
 from judges import Judge
 from warrend.config import Client
 from warrend.conntrack import EXIT_KIND, OWN_KIND
-from warrend.entry import LOOK_SECONDS, AwayError, RefusedError, session_addresses
+from warrend.entry import LOOK_SECONDS, AwayError, RefusedError
 from warrend.store import ChoiceRow, SessionRow
 from warrend.tables import TablesError
+from warrend.views import session_addresses
 
 HOLD, BLOCK = 0x7FFF_FFFF, 0x7FFF_FFFE
 LINK = {"nyc": 0x7000_0002, "fra": 0x7000_0003}

@@ -131,7 +131,9 @@ class TestInTheKernel:
                 send_over_lo(address)
             await kernel.forget(iter(["10.100.0.1", "fd57::b"]))
             assert {address for address, _port in flows()} == {"10.100.0.2", "10.100.0.3"}
-            assert await kernel.sweep(lambda address, kind: address == "10.100.0.2" and kind == OWN_KIND, False) == 1
+            assert (
+                await kernel.sweep(lambda address, mark: address == "10.100.0.2" and mark >> 28 == OWN_KIND, False) == 1
+            )
             assert await kernel.sweep(lambda address, _kind: address == "10.100.0.2") == 1
             assert {address for address, _port in flows()} == {"10.100.0.3"}
 

@@ -72,7 +72,7 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
     for server in ("s1", "s2", "s3"):
         top = tmp_path / "all" / server
         found = {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
-        assert found - {"etc/warren/nftables.d/warren_access.nft"} == common
+        assert found - {f"{tables}/warren_access.nft", f"{units}/warrend-portal.socket"} == common
         assert (server == "s3") == (found == common), "access is for its group only"
         assert (top / "etc/warren/network.json").stat().st_mode & 0o777 == 0o600
     recorded = json.loads((tmp_path / "all/s1/etc/warren/network.json").read_text())

@@ -1,0 +1,294 @@
+"""Forwarded ports: whose they are, on disk and in the rules' real tables, and where the packets go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import PlainKernel
+from fleets import config, fleet
+from namespaces import command, flows, fresh, load_tables, nft, router, udp
+from warrend.config import Config
+from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark
+from warrend.errors import RefusedError
+from warrend.forwards import MOST, Forwards
+from warrend.store import DiskError, ForwardRow, Store
+from warrend.tables import Tables, Value
+from warrend.views import default_exit
+
+TOLD = config("ams")
+C1, C2 = TOLD.clients["10.100.0.1"], TOLD.clients["10.100.0.2"]
+
+
+class Recorder(PlainKernel):
+    """A kernel that says what it was told to forget."""
+
+    def __init__(self, told: Config) -> None:
+        super().__init__(told)
+        self.forgotten: list[int] = []
+
+    async def forget_forwards(self, ports: Any) -> None:
+        assert not [port for port in ports if ("forward4", str(port)) in self.live], "the elements go first"
+        self.forgotten += ports
+        await self._turn()
+
+
+class Server:
+    """The forwards of one server."""
+
+    def __init__(self, directory: Path, told: Config = TOLD) -> None:
+        self.kernel, self.store = Recorder(told), Store(directory / "sessions.db")
+        self.forwards = Forwards(told, self.store, self.write, self.kernel)  # type: ignore[arg-type]
+        self.broken = False
+
+    async def write(self, function: Callable[..., object], *arguments: object) -> object:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise DiskError
+        return function(*arguments)
+
+    @property
+    def stored(self) -> list[int]:
+        return sorted(row.port for row in self.store.forwards())
+
+
+def run(directory: Path, work: Callable[[Server], Awaitable[object]], **changes: Any) -> None:
+    """Do something with a server's forwards, which have been read from its disk."""
+
+    async def go() -> None:
+        server = Server(directory, replace(TOLD, **changes))
+        await server.forwards.load(server.store.forwards())
+        server.kernel.live = dict(server.forwards.elements())
+        await work(server)
+        assert server.kernel.live == server.forwards.elements()
+        server.store.close()
+
+    asyncio.run(go())
+
+
+def refused(reason: str) -> Any:
+    """A refusal for this reason."""
+    return pytest.raises(RefusedError, check=lambda error: error.reason == reason)
+
+
+def test_a_port_is_forwarded_until_it_is_not(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        row = await server.forwards.add(C1, 40000)
+        assert (row.port, row.client4, row.client6) == (40000, C1.address4, C1.address6)
+        assert server.kernel.live == {("forward4", "40000"): C1.address4, ("forward6", "40000"): C1.address6}
+        assert server.forwards.of(C1.address4) == [row]
+        assert server.forwards.marks == {forward_mark(40000)}
+        assert server.stored == [40000]
+        await server.forwards.remove(C1, 40000)
+        assert (server.forwards.of(C1.address4), server.forwards.marks, server.stored) == ([], set(), [])
+        assert server.kernel.forgotten == [40000]
+
+    run(tmp_path, work)
+
+
+def test_it_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    async def begin(server: Server) -> None:
+        await server.forwards.add(C1, 40000)
+        await server.forwards.add(C2, 40001)
+        await server.forwards.add(C2, 40002)
+
+    async def again(server: Server) -> None:
+        assert [row.port for row in server.forwards.of(C2.address4)] == [40001, 40002]
+        assert server.forwards.of(C1.address4)[0].client6 == "fd57::new"
+
+    async def others(server: Server) -> None:
+        assert server.forwards.of(C1.address4) == []
+        assert [row.port for row in server.forwards.of(C2.address4)] == [40002]
+        assert server.stored == [40002]
+
+    run(tmp_path, begin)
+    run(tmp_path, again, clients={**TOLD.clients, C1.address4: replace(C1, address6="fd57::new")})
+    run(tmp_path, others, clients={C2.address4: C2}, reserved_ports=frozenset([40001]))
+
+
+@pytest.mark.parametrize(
+    ("port", "reason"), [(29999, "out_of_range"), (65536, "out_of_range"), (51820, "taken"), (40000, "taken")]
+)
+def test_a_port_that_cannot_be(tmp_path: Path, port: int, reason: str) -> None:
+    async def work(server: Server) -> None:
+        await server.forwards.add(C2, 40000)
+        with refused(reason):
+            await server.forwards.add(C1, port)
+        assert server.stored == [40000]
+
+    run(tmp_path, work)
+
+
+def test_what_one_has_another_cannot_remove(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.forwards.add(C2, 40000)
+        for port in (40000, 40001):
+            with refused("no_forward"):
+                await server.forwards.remove(C1, port)
+        assert server.stored == [40000]
+
+    run(tmp_path, work)
+
+
+def test_so_many_and_no_more_however_they_are_asked_for(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        asked = [server.forwards.add(C1) for _number in range(MOST + 20)]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(each, ForwardRow) for each in done) == MOST
+        assert {each.reason for each in done if isinstance(each, RefusedError)} == {"too_many"}
+        assert len(set(server.stored)) == MOST
+        await server.forwards.add(C2)
+
+    run(tmp_path, work)
+
+
+def test_a_free_one_is_any_that_nobody_has(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        found = {(await server.forwards.add(C1)).port for _number in range(4)}
+        assert found == {40000, 40001, 40003, 40004}
+        with refused("none_free"):
+            await server.forwards.add(C2)
+
+    run(tmp_path, work, forward_ports=(40000, 40004), reserved_ports=frozenset([40002]))
+
+
+def test_a_port_that_ends_is_nobodys_yet(tmp_path: Path) -> None:
+    """While flows of the old one are being forgotten, no other client gets it."""
+
+    async def work(server: Server) -> None:
+        await server.forwards.add(C1, 40000)
+        ending = asyncio.create_task(server.forwards.remove(C1, 40000))
+        await asyncio.sleep(0)
+        with refused("taken"):
+            await server.forwards.add(C2, 40000)
+        with refused("taken"):
+            await server.forwards.add(C1, 40000)
+        await ending
+        await server.forwards.add(C2, 40000)
+
+    run(tmp_path, work)
+
+
+def test_a_disk_that_takes_nothing_changes_nothing(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.forwards.add(C1, 40000)
+        server.broken = True
+        with refused("disk"):
+            await server.forwards.add(C1, 40001)
+        with refused("disk"):
+            await server.forwards.remove(C1, 40000)
+        assert [row.port for row in server.forwards.of(C1.address4)] == [40000]
+        server.broken = False
+        await server.forwards.drop(C1.address4)
+        await server.forwards.drop(C1.address4)
+        assert server.stored == []
+
+    run(tmp_path, work)
+
+
+# --- the rules
+
+WEB = {4: "192.0.2.80", 6: "2001:db8:99::80"}
+ENTRY = {4: "198.51.100.1", 6: "2001:db8::1"}
+
+
+def forward(port: int = 40000) -> None:
+    nft(
+        f"add element inet warren_access forward4 {{ {port} : {C1.address4} }}\n"
+        f"add element inet warren_access forward6 {{ {port} : {C1.address6} }}\n"
+        "add element inet warren_multihop ready { wg0access }\n"
+    )
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.mark.parametrize("mark", [None, "0x70000002", "0x7ffffffe", "0x7fffffff"])
+def test_packets_come_in_and_answers_go_back_whatever_the_clients_mark(version: int, mark: str | None) -> None:
+    """With a session, without one, with an exit that is away, and while it is held."""
+    client = {4: C1.address4, 6: C1.address6}[version]
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        forward()
+        if mark:
+            nft(f"add element inet warren_multihop client_mark{version} {{ {client} : {mark} }}")
+        tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
+        assert tuns["wg0access"].sources() == [WEB[version]]
+        tuns["wg0access"].send(udp(client, WEB[version], 40000, 5555))
+        assert tuns["uplink"].sources() == [ENTRY[version]]
+        assert flows() == {(WEB[version], 5555): forward_mark(40000)}
+        # What the client begins itself still goes its own way.
+        tuns["wg0access"].send(udp(client, WEB[version], 40000, 5556))
+        assert (tuns["uplink"].sources() == []) is (mark is not None)
+
+
+@pytest.mark.parametrize("port", [39999, 40001, 29000])
+def test_other_ports_lead_nowhere(version: int, port: int) -> None:
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        forward()
+        tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, port))
+        tuns["uplink"].send(udp(WEB[version], {4: "203.0.113.11", 6: "2001:db8:e::11"}[version], 5555, 40000))
+        for link in ("wg0mh", "wg0mh-r2", "wg0access"):
+            tuns[link].send(udp(WEB[version], ENTRY[version], 5555, 40000))
+        assert tuns["wg0access"].sources() == []
+
+
+def test_the_flows_of_one_port_are_forgotten_and_no_other(version: int) -> None:
+    client = {4: C1.address4, 6: C1.address6}[version]
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        for port in (40000, 40001):
+            forward(port)
+            tuns["uplink"].send(udp(WEB[version], ENTRY[version], port, port))
+        tuns["wg0access"].send(udp(client, WEB[version], 7000, 9))
+        table = Flows()
+        table.forget_forwards([40000])
+        table.forget([client])
+        assert set(flows().values()) == {forward_mark(40001)}
+        assert forward_mark(40001) >> 28 == FORWARD_KIND != OWN_KIND
+        table.close()
+
+
+def test_the_page_knows_which_exit_address_the_rules_will_give(version: int) -> None:
+    """For thirty clients that have chosen none."""
+    told = {4: TOLD.exit4, 6: TOLD.exit6}[version]
+    read = fleet(clients=30)
+    clients = [client[f"address{version}"] for client in read["clients"]]
+    with fresh(), router(read, "host-ams") as tuns:
+        nft("add element inet warren_multihop ready { wg0access }")
+        seed = Tables(clients=True).exit_seed()
+        for client in clients:
+            tuns["wg0access"].send(udp(client, WEB[version]))
+            assert tuns["uplink"].sources() == [default_exit(told, client, seed)]
+
+
+def test_elements_are_read_back_as_they_were_made() -> None:
+    with fresh():
+        load_tables(fleet(), "host-ams")
+        tables = Tables(clients=True)
+        assert tables.read() == {}
+        wanted: dict[tuple[str, str], Value] = {("forward4", "40000"): C1.address4, ("forward6", "40000"): C1.address6}
+        tables.apply(dict(wanted))
+        assert Tables(clients=True).read() == wanted == tables.read()
+        tables.apply(dict.fromkeys(wanted))
+        assert tables.read() == {}
+
+
+def test_a_program_of_the_server_keeps_its_port() -> None:
+    """IPv6 likewise, in the scenario: these packets have no checksum, and there a socket wants one."""
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        forward()
+        forward(40001)
+        command("ip", "address", "add", f"{ENTRY[4]}/32", "dev", "lo")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("", 40000))
+            sock.settimeout(2)
+            tuns["uplink"].send(udp(WEB[4], ENTRY[4], 5555, 40000))
+            assert sock.recv(99) == b"test"
+            tuns["uplink"].send(udp(WEB[4], ENTRY[4], 5555, 40001))
+        assert tuns["wg0access"].sources() == [WEB[4]]

@@ -188,10 +188,11 @@ class Fleet:
         return json.loads(done.stdout)
 
     def without_sessions(self) -> None:
-        """Stop every session and choice, as their clients would."""
+        """Every client is gone: no session, choice or forwarded port."""
         for server in self.servers:
-            for view in self.ctl(server, "list"):
-                self.ctl(server, "disconnected", view["client"])
+            views = [*self.ctl(server, "list"), *self.ctl(server, "forwards")]
+            for client in dict.fromkeys(view["client"] for view in views):
+                self.ctl(server, "disconnected", client)
 
     def agrees(self, server: str) -> dict:
         """What `warrenctl check` counts on a server; its tables, flows and store have to agree."""

@@ -25,6 +25,7 @@ from spaces import PYTHON, CommandError, Spaces
 COMMANDS = {"iptables": "iptables", "nft": "nftables", "ip": "iproute2", "ping": "iputils-ping", "sysctl": "procps"}
 MODULES = {
     "aiohttp": "python3-aiohttp",
+    "jinja2": "python3-jinja2",
     "nftables": "python3-nftables",
     "prometheus_client": "python3-prometheus-client",
 }

@@ -113,6 +113,7 @@ class Server:
         network = json.loads((self.etc / "network.json").read_text())
         self.links = {link["name"]: _wireguard.link_from(link) for link in network["links"]}
         self.process: subprocess.Popen | None = None
+        self.sockets: dict[str, list[str]] = {}
 
     def place_links(self, *names: str) -> None:
         """Give links that are there their addresses, routes and rules, in the engine's own words."""
@@ -142,7 +143,7 @@ class Server:
         control6 = next(a for a in self.links["wg0ctl"].addresses if ":" in a).partition("/")[0]
         port = self.config["backend_port"]
         sockets = {"backend": [f"{here['control4']}:{port}", f"{control6}:{port}", str(self.directory / "backend")],
-                   "control": [str(self.directory / "control")]}  # fmt: skip
+                   "control": [str(self.directory / "control")], **self.sockets}  # fmt: skip
         given = [f"{name}={place}" for name, places in sockets.items() for place in places]
         env = {"STATE_DIRECTORY": str(self.directory), "NOTIFY_SOCKET": str(self.directory / "notify")}
         paths = (code, self.etc / "agent.json", self.directory / "no-handshakes")

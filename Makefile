@@ -24,7 +24,7 @@ clean: lab-down ## Remove all that make lab and make test made, but for Debian p
 	@lab/clean
 
 # The gates: noxfile.py has the sessions. .venv holds requirements/lab.txt and test.txt, whose pins agree.
-.PHONY: test lint fix unit sanity build bench bench-sessions docs pins gates-venv
+.PHONY: test lint fix unit sanity build bench bench-sessions bench-portal docs pins gates-venv
 
 gates-venv: venv
 	@cmp -s requirements/test.txt .venv/test.txt || \
@@ -55,6 +55,9 @@ bench: venv ## Measure a run without changes against the floor, and the offline 
 
 bench-sessions: venv ## Measure sessions against the source document's way of making them (about 9 minutes)
 	@.venv/bin/python tests/bench/sessions/bench.py
+
+bench-portal: venv ## Measure the portal with 500 clients at once (about a minute)
+	@.venv/bin/python tests/bench/portal/bench.py
 
 docs: gates-venv ## Write the reference part of every role's README
 	@.venv/bin/nox -s docs

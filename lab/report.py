@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NAME = os.environ.get("LAB_NAME") or "warren"
 PAGES = {"IPv4": "http://198.51.100.80/ip", "IPv6": "http://[2001:db8:100::80]/ip"}
+STATUS = "http://10.31.33.7/api/status"
 # Ping every peer of the mesh through the tunnel, then count who has answered.
 MESH = r"""
 for a in $(wg show wg0ctl allowed-ips | grep -oE '[0-9]+(\.[0-9]+){3}'); do
@@ -81,6 +82,17 @@ def client_rows(client: dict, hostvars: dict, servers: list[str]) -> Iterator[tu
         yield (f"{client['name']}, {family}", bool(owner), said)
 
 
+def portal_row(clients: list[dict]) -> tuple[str, bool, str]:
+    """Count the clients that see in the portal what the web sees of them."""
+    right = 0
+    for client in clients:
+        said = json.loads(inside(client["name"], "curl", "--silent", "--max-time", "10", STATUS) or "{}")
+        texts = [inside(client["name"], "curl", "--silent", "--max-time", "10", url) for url in PAGES.values()]
+        right += all(texts) and [said.get("exit4"), said.get("exit6")] == [json.loads(text)["ip"] for text in texts]
+    text = f"{right} of {len(clients)} clients are told there as whom the web sees them"
+    return ("portal", right == len(clients), text)
+
+
 def main() -> int:
     """Try everything and print it."""
     data = inventory()
@@ -97,6 +109,7 @@ def main() -> int:
     rows += [mesh_row(servers), exits_row(servers)]
     for client in clients:
         rows += client_rows(client, hostvars, servers)
+    rows.append(portal_row(clients))
     width = max(len(row[0]) for row in rows)
     print()
     for what, good, text in rows:
@@ -104,6 +117,7 @@ def main() -> int:
     print("\nTry:")
     print(f"  podman exec {NAME}-ams warrenctl start alice nyc")
     print(f"  podman exec {NAME}-alice curl -s http://198.51.100.80/ip")
+    print(f"  podman exec {NAME}-alice curl -s {STATUS}")
     print("  .venv/bin/ansible-playbook playbooks/status.yml")
     return 0 if all(row[1] for row in rows) else 1
 

@@ -35,9 +35,10 @@ class Judge:
     # --- what the agents are asked for
 
     def begin(self, slug: str, what: str, client: Client, *arguments: Any) -> asyncio.Task[Any]:
-        """Ask the agent of a server for something: start, stop, choose, disconnected."""
+        """Ask the agent of a server for something: start, stop, choose, disconnected, forward."""
         entry, key = self.world.hosts[slug].up.entry, (slug, client.address4)
-        coroutine: Coroutine[Any, Any, Any] = getattr(entry, what)(client, *arguments)
+        act = entry.forwards.add if what == "forward" else getattr(entry, what)
+        coroutine: Coroutine[Any, Any, Any] = act(client, *arguments)
         if what == "start":
             self._starting.add(key)
         elif what in ("stop", "disconnected"):

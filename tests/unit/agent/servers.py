@@ -66,12 +66,12 @@ def listening(address: str) -> socket.socket:
 
 @contextmanager
 def served(
-    thread: LoopThread, make: Callable[[], web.Application], *sockets: socket.socket, site: Any = web.SockSite
+    thread: LoopThread, make: Callable[[], web.Application], *sockets: socket.socket, **options: Any
 ) -> Iterator[None]:
     """An application, served on sockets as ``python3 -m warrend`` does it."""
 
     async def start() -> web.AppRunner:
-        return await serve(make(), list(sockets), site)
+        return await serve(make(), list(sockets), **options)
 
     runner = thread.run(start())
     try:

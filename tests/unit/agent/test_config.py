@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from fleets import CITIES, IDLE_SECONDS, SMALL_POOL, config, data, fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warrend import config as config_module
+from warrend.conntrack import EXIT_KIND, FORWARD_KIND, HASHES, OWN_KIND, SEED, SESSION_KIND
 
 from ansible_collections.warren.vpn.plugins.filter import agent_config
-from ansible_collections.warren.vpn.plugins.module_utils import _agent, _links
+from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links
 
 
 def text(read: dict[str, Any], slug: str = "ams") -> str:
@@ -43,6 +45,30 @@ def test_what_is_written_is_what_is_read(clients: int, servers: int, small: bool
             assert other.ipv6 is bool(read["servers"][other.name]["exit6"])
         found = [(c.name, c.public_key, c.address4, c.address6) for c in told.clients.values()]
         assert found == [(c["name"], c["public_key"], c["address4"], c["address6"]) for c in read["clients"]]
+
+
+def test_the_portal_and_the_ports() -> None:
+    read = fleet(warren_access_port=52000, warren_forward_ports="35000-55000")
+    told = config_module.parse(json.loads(_agent.config_text(_agent.config(read, "host-ams", 60, 1200, ["P.example"]))))
+    assert (told.portal, told.portal_names) == (("10.31.33.7", "fd57:6172:7265:33::7"), ("p.example",))
+    assert (told.entry4, told.entry6) == ("198.51.100.1", "2001:db8::1")
+    assert (told.forward_ports, told.reserved_ports) == ((35000, 55000), {52000})
+    assert config().reserved_ports == {51820}
+
+
+@pytest.mark.parametrize("name", ["", "http://portal", "a b", "portal:80", "-a.example", "a..example", "ä.example"])
+def test_what_is_no_name_for_the_portal_is_refused(name: str) -> None:
+    write = agent_config.FilterModule().filters()["agent_config"]
+    with pytest.raises(AnsibleFilterError, match=r"agent_portal_names: .* is no host name\. Write names such as"):
+        write(json.dumps(fleet()), "host-ams", 60, 1200, [name])
+
+
+def test_the_agents_marks_of_flows_are_those_of_the_rules() -> None:
+    """It is not told them, so that they are compared with nothing but each other."""
+    marks = _addressing.FLOW_MARKS
+    kinds = {"forward": FORWARD_KIND, "session": SESSION_KIND, "own": OWN_KIND, "exit": EXIT_KIND}
+    assert {name: kind << 28 for name, kind in kinds.items()} == marks
+    assert (HASHES, SEED) == (_addressing.FLOW_MARK_HASHES, _addressing.FLOW_MARK_SEED)
 
 
 def test_the_marks_are_no_exits() -> None:

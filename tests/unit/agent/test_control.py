@@ -125,6 +125,27 @@ def test_a_link_that_is_down_is_shown(ctl_of: Warrenctl, running: Pair, monkeypa
     assert ctl_of("show", "c1", "--json").json["state"] == "silent"
 
 
+def test_forward_and_forward_no_more(ctl_of: Warrenctl) -> None:
+    assert ctl_of("forward", "c1", "40000").out == "198.51.100.1:40000, [2001:db8::1]:40000 goes to c1\n"
+    view = ctl_of("forward", "c2", "--json").json
+    assert (view["client"], view["entry4"]) == ("c2", "198.51.100.1")
+    header, first, second = ctl_of("forwards").out.splitlines()
+    assert header.split() == ["client", "port", "since"]
+    assert re.fullmatch(r"c1 +40000 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first)
+    assert second.split()[:2] == ["c2", str(view["port"])]
+    said = ctl_of("unforward", "c2", "40000")
+    assert (said.status, said.err) == (
+        1,
+        "warrenctl: port 40000 is not forwarded to this device: there is nothing to remove\n",
+    )
+    assert ctl_of("forward", "c2", "40000").err == (
+        "warrenctl: port 40000 is taken. Choose another one, or leave the choice to us.\n"
+    )
+    assert ctl_of("unforward", "c1", "40000").out == "port 40000 does not go to c1 any more\n"
+    assert ctl_of("forward", "c1", "forty").status == 2
+    assert len(ctl_of("forwards", "--json").json) == 1
+
+
 def test_choose_and_back_to_the_default(ctl_of: Warrenctl) -> None:
     assert ctl_of("choose", "c1", "203.0.113.12", "2001:db8:e::13").out == (
         "c1 leaves from ams: 203.0.113.12, 2001:db8:e::13\n"

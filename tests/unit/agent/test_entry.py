@@ -484,16 +484,31 @@ def test_an_idle_clients_session_ends(f: Fleet) -> None:
     f.ask("start", "c1", "nyc")
     f.ask("choose", "c2", CHOSEN4, None)
     f.ask("start", "c3", "nyc")
+    for name in ("c1", "c2", "c3"):
+        f.ask("forward", name)
     f.world.silent |= {("ams", "c1"), ("ams", "c2")}
     f.world.go(IDLE_SECONDS - 60)
     assert len(f.ams.disk.sessions()) == 2
+    assert len(f.ams.disk.forwards()) == 3
     f.world.go(60 + 2 * LOOK_SECONDS)
     assert [row.client4 for row in f.ams.disk.sessions()] == ["10.100.0.3"]
     assert not f.ams.disk.choices()
+    assert [row.client4 for row in f.ams.disk.forwards()] == ["10.100.0.3"]
     assert len(f.nyc.live) == 2
     f.judge.protected.discard(("ams", "10.100.0.1"))
     registry = f.ams.up.metrics.registry
     assert registry.get_sample_value("warren_session_ends_total", {"reason": "idle"}) == 1
+
+
+def test_an_idle_clients_forwarded_ports_end(f: Fleet) -> None:
+    """One that has nothing else."""
+    f.ask("forward", "c1")
+    f.ask("forward", "c2")
+    f.world.silent.add(("ams", "c1"))
+    f.world.go(IDLE_SECONDS - 60)
+    assert len(f.ams.disk.forwards()) == 2
+    f.world.go(60 + 2 * LOOK_SECONDS)
+    assert [row.client4 for row in f.ams.disk.forwards()] == ["10.100.0.2"]
 
 
 def test_after_a_restart_clients_have_time_to_shake_hands(f: Fleet) -> None:
@@ -525,7 +540,11 @@ def test_a_client_that_disconnects_has_nothing_any_more(f: Fleet, had: str) -> N
         f.ask("start", "c1", "nyc")
     if had == "choice":
         f.ask("choose", "c1", CHOSEN4, None)
+    if had != "nothing":
+        f.ask("forward", "c1")
+        assert f.ams.disk.forwards()
     assert f.ask("disconnected", "c1") == "ok"
+    assert not f.ams.disk.forwards()
     assert f.leaves_from_here("c1")
     assert not f.ams.disk.sessions()
     assert not f.ams.disk.choices()

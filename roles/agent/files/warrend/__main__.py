@@ -23,7 +23,7 @@ from .backend import Backend
 from .control import Control
 from .portal import Portal, form_key
 from .tables import TablesError
-from .visitors import LimitedSite
+from .visitors import IDLE_SECONDS, LimitedSite
 
 LOG = logging.getLogger("warrend")
 FIRST_DESCRIPTOR = 3
@@ -50,9 +50,10 @@ async def serve(
     application: web.Application,
     listening: list[socket.socket],
     site: Callable[[web.BaseRunner, socket.socket], web.BaseSite] = web.SockSite,
+    keepalive_timeout: float = 75,
 ) -> web.AppRunner:
-    """Answer on sockets, without a log of who asks."""
-    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    """Answer on sockets, without a log of who asks; connections on which nobody asks end after so many seconds."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, keepalive_timeout=keepalive_timeout)
     await runner.setup()
     for sock in listening:
         await site(runner, sock).start()
@@ -74,7 +75,7 @@ async def run() -> None:
         if "portal" in given:
             key = form_key(state / "portal.key")
             portal = Portal(agent.config, agent.entry, key)
-            runners.append(await serve(portal.application(), given["portal"], LimitedSite))
+            runners.append(await serve(portal.application(), given["portal"], LimitedSite, IDLE_SECONDS))
         notify("READY=1")
         failed = asyncio.create_task(agent.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)

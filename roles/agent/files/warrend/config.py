@@ -126,6 +126,14 @@ class Config:
     def _clients_by_word(self) -> dict[str, Client]:
         return {word: c for c in self.clients.values() for word in (c.address6, c.address4, c.name)}
 
+    @cached_property
+    def _clients_by_address(self) -> dict[str, Client]:
+        return {address: c for c in self.clients.values() for address in (c.address4, c.address6)}
+
+    def client_at(self, address: str) -> Client | None:
+        """The client whose tunnel address this is; a name that looks like one is nobody's."""
+        return self._clients_by_address.get(address)
+
     def client(self, word: str) -> Client | None:
         """The client of this name or tunnel address."""
         return self._clients_by_word.get(word) or self._clients_by_word.get(_canonical(word))

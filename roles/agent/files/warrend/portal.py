@@ -68,7 +68,7 @@ OPENAPI = (resources.files(__package__) / "portal.json").read_text(encoding="utf
 Act = Callable[[Client, dict[str, str]], Coroutine[Any, Any, object]]
 
 
-class NoError(Exception):
+class DeniedError(Exception):
     """A request that is refused.
 
     Attributes:
@@ -155,20 +155,22 @@ class Portal:
         """Say why not, as a page or as JSON."""
         try:
             return await handler(request)
-        except NoError as error:
-            no = error
+        except DeniedError as error:
+            denied = error
         except web.HTTPException as error:
-            no = _http_error(error)
+            denied = _http_error(error)
         except (web.RequestPayloadError, ConnectionResetError):
-            no = NoError(400, "body", "This is no request", "Load the page, and press a button there.")
+            denied = DeniedError(400, "body", "This is no request", "Load the page, and press a button there.")
         except Exception as error:  # noqa: BLE001 - whatever it is, the agent goes on
             log_failure(error)
-            no = NoError(500, "internal", "Something is broken here", "Try again. If it stays so, tell your provider.")
+            denied = DeniedError(
+                500, "internal", "Something is broken here", "Try again. If it stays so, tell your provider."
+            )
         if request.path.startswith("/api/"):
-            response = refuse(no.status, no.reason, str(no))
+            response = refuse(denied.status, denied.reason, str(denied))
         else:
-            response = _html(self._pages.refused(no.title, str(no)), no.status)
-        response.headers.update({name.replace("_", "-"): value for name, value in no.headers.items()})
+            response = _html(self._pages.refused(denied.title, str(denied)), denied.status)
+        response.headers.update({name.replace("_", "-"): value for name, value in denied.headers.items()})
         return response
 
     @web.middleware
@@ -183,12 +185,12 @@ class Portal:
             seconds = self._changes.wait(client.address4)
         if seconds:
             message = f"Wait {_seconds(seconds)}, then try again."
-            raise NoError(429, "too_often", "Too many requests", message, Retry_After=str(math.ceil(seconds)))
+            raise DeniedError(429, "too_often", "Too many requests", message, Retry_After=str(math.ceil(seconds)))
         if request.can_read_body:
             try:
                 await asyncio.wait_for(request.read(), BODY_SECONDS)  # and the request keeps it
             except TimeoutError:
-                raise NoError(408, "slow", "That took too long", "Try again.") from None
+                raise DeniedError(408, "slow", "That took too long", "Try again.") from None
             if isinstance(protocol, Limited):
                 protocol.arrived()
         return await handler(request)
@@ -202,20 +204,20 @@ class Portal:
         """
         if request.headers.getall("Host", []) != [request.host] or request.host.lower() not in self._hosts:
             message = f"This page is at {self._home} and nowhere else. Open it there."
-            raise NoError(421, "host", "Wrong address", message)
+            raise DeniedError(421, "host", "Wrong address", message)
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")
         reading = request.method in ("GET", "HEAD") and not request.path.startswith("/api/")
         foreign = (origin is not None and origin not in self._origins) or site not in ("same-origin", "none")
         if foreign and not reading:
             message = f"Another web page tried to do this in your name. If it was you, do it at {self._home} instead."
-            raise NoError(403, "origin", "Not from this page", message)
+            raise DeniedError(403, "origin", "Not from this page", message)
 
     def _client(self, request: web.Request) -> Client:
-        client = self._config.client(request.remote or "")
+        client = self._config.client_at(request.remote or "")
         if client is None:
             message = f"This page is for devices connected to {self._config.label}. Connect, then load it again."
-            raise NoError(403, "no_client", "You are not connected", message)
+            raise DeniedError(403, "no_client", "You are not connected", message)
         return client
 
     def _token(self, client: Client) -> str:
@@ -262,7 +264,7 @@ class Portal:
             return self._show(request, _for_clients(error), 409)
         except AwayError:
             pass  # the page says so
-        except NoError as error:
+        except DeniedError as error:
             return self._show(request, str(error), error.status)
         return web.Response(status=303, headers={"Location": request.path})
 
@@ -281,7 +283,7 @@ class Portal:
 
     async def _enable(self, client: Client, form: dict[str, str]) -> None:
         if "exit" not in form:
-            raise NoError(400, "exit", "", "Choose a server first.")
+            raise DeniedError(400, "exit", "", "Choose a server first.")
         await self._entry.start(client, form["exit"])
 
     async def _disable(self, client: Client, _form: dict[str, str] | None = None) -> None:
@@ -357,9 +359,9 @@ class Portal:
             return await asyncio.shield(self._begin(work))
         except RefusedError as error:
             status = 404 if error.reason in ("no_forward", "unknown_exit") else 409
-            raise NoError(status, error.reason, "", _for_clients(error)) from error
+            raise DeniedError(status, error.reason, "", _for_clients(error)) from error
         except AwayError as error:
-            raise NoError(503, "away", "", _for_clients(error)) from error
+            raise DeniedError(503, "away", "", _for_clients(error)) from error
 
 
 def _html(text: str, status: int = 200) -> web.Response:
@@ -369,16 +371,16 @@ def _html(text: str, status: int = 200) -> web.Response:
     return response
 
 
-def _http_error(error: web.HTTPException) -> NoError:
+def _http_error(error: web.HTTPException) -> DeniedError:
     """What aiohttp refuses by itself, in words for people."""
     if error.status == 404:
-        return NoError(404, "not_found", "There is no such page", "Go to the first page and look there.")
+        return DeniedError(404, "not_found", "There is no such page", "Go to the first page and look there.")
     if error.status == 405:
         message = "Load the page, and press a button there."
-        return NoError(405, "method", "This cannot be done here", message, Allow=error.headers["Allow"])
+        return DeniedError(405, "method", "This cannot be done here", message, Allow=error.headers["Allow"])
     if error.status == 413:
-        return NoError(413, "too_large", "That is too much", f"Send at most {LARGEST_BODY} bytes.")
-    return NoError(error.status, "http", error.reason, "Go back, and try again.")
+        return DeniedError(413, "too_large", "That is too much", f"Send at most {LARGEST_BODY} bytes.")
+    return DeniedError(error.status, "http", error.reason, "Go back, and try again.")
 
 
 def _for_clients(error: RefusedError | AwayError) -> str:
@@ -400,17 +402,17 @@ def _for_clients(error: RefusedError | AwayError) -> str:
 async def _form(request: web.Request) -> dict[str, str]:
     """The fields of a form."""
     if request.content_type != "application/x-www-form-urlencoded":
-        raise NoError(415, "content_type", "This is no form", "Load the page, and press a button there.")
+        raise DeniedError(415, "content_type", "This is no form", "Load the page, and press a button there.")
     try:
         pairs = parse_qsl((await request.read()).decode("ascii"), keep_blank_values=True, max_num_fields=8)
     except ValueError:
-        raise NoError(400, "form", "This is no form", "Load the page, and press a button there.") from None
+        raise DeniedError(400, "form", "This is no form", "Load the page, and press a button there.") from None
     return dict(pairs)
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise NoError(400, "port", "This is no port", "Write the port as a number, such as 40000, or leave it empty.")
+        raise DeniedError(400, "port", "This is no port", "Write the port as a number, such as 40000, or write none.")
     return int(text)
 
 
@@ -420,13 +422,13 @@ async def _object(request: web.Request, *names: str) -> dict[str, Any]:
     A browser sends this content type to another host only if that host allows it beforehand (CORS), which we never do.
     """
     if request.content_type != "application/json":
-        raise NoError(415, "content_type", "", "Send JSON, with the header Content-Type: application/json.")
+        raise DeniedError(415, "content_type", "", "Send JSON, with the header Content-Type: application/json.")
     try:
         given = json.loads(await request.read())
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict) or not given.keys() <= set(names):
-        raise NoError(400, "body", "", f"Send a JSON object, with no other names in it than {', '.join(names)}.")
+        raise DeniedError(400, "body", "", f"Send a JSON object, with no other names in it than {', '.join(names)}.")
     return given
 
 
@@ -436,7 +438,7 @@ REQUIRED = object()
 def _value(given: dict[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:
     value = given.get(name, default)
     if value is REQUIRED or not (type(value) is kind or value is default):
-        raise NoError(400, name, "", f"{name} has to be {'a text' if kind is str else 'a whole number'}.")
+        raise DeniedError(400, name, "", f"{name} has to be {'a text' if kind is str else 'a whole number'}.")
     return value
 
 

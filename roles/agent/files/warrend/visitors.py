@@ -23,6 +23,9 @@ MOST_BYTES = 32 * 1024
 PATIENCE_SECONDS = 10.0
 """So long may a request take to arrive, and its answer to be taken."""
 
+IDLE_SECONDS = 15.0
+"""So long may a connection be there after an answer, for the next request."""
+
 
 class Limited(asyncio.Protocol):
     """A connection that ends if its peer sends too much or too slowly; otherwise, aiohttp's."""

@@ -350,6 +350,14 @@ FLEET_CASES = [
         ),
     ),
     ({"fleet_ports": "nope"}, "all: warren_fleet_ports = nope: not a range of ports."),
+    (
+        {"forward_ports": "20000-40000"},
+        "all: warren_forward_ports = 20000-40000: overlaps with warren_fleet_ports 20000-29999. Choose a range",
+    ),
+    (
+        {"forward_ports": "10000-10001"},
+        "all: warren_forward_ports = 10000-10001: overlaps with warren_striped_ports 1-19999. Choose a range",
+    ),
     ({"striped_ports": "1-20500"}, "all: warren_fleet_ports = 20000-29999: port 20000-29999 is in the striped range"),
     ({"mtuu": 1}, "all: warren_mtuu: unknown variable. Did you mean warren_mtu?"),
     (

@@ -192,7 +192,7 @@ def test_the_portal_needs_no_multihop_and_no_agent_elsewhere(fleet):
     fleet.ctl("ams", "start", "alice", "nyc")
     fleet.podman("stop", "--time=2", "nyc")
     try:
-        fleet.wait_for(lambda: fleet.ctl("ams", "show", "alice")["state"] == "blocked", "the exit is away", 60)
+        fleet.wait_for(lambda: fleet.ctl("ams", "show", "alice")["state"] == "blocked", "the exit is away", 100)
         assert fleet.try_sh("alice", f"curl -sS -m 2 http://{fleet.web()}/ip").returncode != 0
         said = json.loads(fleet.sh("alice", f"curl -sS -m 5 -X DELETE http://{PORTAL}/api/multihop"))
         assert (said["state"], said["exit"]) == ("default", "ams")

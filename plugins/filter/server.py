@@ -44,6 +44,7 @@ from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
     FLOW_MARK_HASHES,
     FLOW_MARK_SEED,
     FLOW_MARKS,
+    FORWARD_MARK_SEED,
     HOLD_MARK,
     MULTIHOP_INTERFACE,
 )
@@ -58,6 +59,7 @@ def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
         "multihop_interface": MULTIHOP_INTERFACE,
         "hold_mark": HOLD_MARK,
         "flow_marks": FLOW_MARKS,
+        "forward_hash": f"mod {FLOW_MARK_HASHES:#x} seed {FORWARD_MARK_SEED:#x}",
         "flow_hash": f"mod {FLOW_MARK_HASHES:#x} seed {FLOW_MARK_SEED:#x}",
     }
     return {**names, **fleet["settings"], **fleet["servers"][server]}

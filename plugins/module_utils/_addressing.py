@@ -38,11 +38,13 @@ HOLD_MARK = LINK_MARK_BASE + 0x0FFF_FFFF
 """The mark of a client whose exit is about to change: the milliseconds until then are silence."""
 
 FLOW_MARK_SEED = 0x7761_7272
+FORWARD_MARK_SEED = 0x7761_74F3
 FLOW_MARK_HASHES = 0x1000_0000
 FLOW_MARKS = {"forward": 0x3000_0000, "session": 0x5000_0000, "own": 0x6000_0000, "exit": 0x7000_0000}
 """Marks of tracked flows: what kind, and below it a hash by which the agent has the kernel forget them (jhash with this
-seed, of so many values). A flow of a forwarded port, hashed by the port; of another server's session, of a client that
-leaves from here, of one that leaves by an exit, hashed by the address that began it."""
+seed, of so many values). A flow of a forwarded port, hashed by the port, with a seed of its own for which no two ports
+have the same hash; of another server's session, of a client that leaves from here, of one that leaves by an exit,
+hashed by the address that began it."""
 
 HIGHEST_SERVER_ID = 0x0FFF_FFFD
 """What fits in the mark. A control prefix, a port block or a session pool sets a lower limit in practice."""

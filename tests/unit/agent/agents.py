@@ -46,9 +46,9 @@ class PlainKernel:
         await self._turn()
         self.live = {key: value for key, value in {**self.live, **wanted}.items() if value is not None}
 
-    async def restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
+    async def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
         await self._turn()
-        changed = [key for key in {**wanted, **self.live} if wanted.get(key) != self.live.get(key)]
+        changed = {key: self.live.get(key) for key in {**wanted, **self.live} if wanted.get(key) != self.live.get(key)}
         self.live = dict(wanted)
         return changed
 

@@ -156,9 +156,9 @@ class Host:
             else:
                 self.live[key] = value
 
-    def restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
+    def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
         """The elements as wanted, and the gate open."""
-        changes = [key for key in {**wanted, **self.live} if wanted.get(key) != self.live.get(key)]
+        changes = {key: self.live.get(key) for key in {**wanted, **self.live} if wanted.get(key) != self.live.get(key)}
         self.live, self.open = dict(wanted), True
         return changes
 
@@ -227,8 +227,8 @@ class FakeKernel:
     async def apply(self, wanted: Mapping[Key, Value | None]) -> None:
         await self._run("apply", wanted, lambda: self._host.apply(wanted))
 
-    async def restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
-        found: list[Key] = await self._run("restore", wanted, lambda: self._host.restore(wanted))
+    async def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
+        found: dict[Key, Value | None] = await self._run("restore", wanted, lambda: self._host.restore(wanted))
         return found
 
     async def forget(self, addresses: Iterable[str]) -> None:
@@ -495,7 +495,7 @@ async def backend(agent: Agent, remote: str, form: Any) -> tuple[int, Any]:
     handler = backend_handler(agent)
     body = urllib.parse.urlencode(form).encode()
     request: Any = SimpleNamespace(
-        content_type="application/x-www-form-urlencoded", remote=remote, read=lambda: _at_once(body)
+        content_type="application/x-www-form-urlencoded", headers={}, remote=remote, read=lambda: _at_once(body)
     )
     response: Any = await plain_errors(request, handler)
     return response.status, json.loads(response.body)

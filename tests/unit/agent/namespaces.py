@@ -120,15 +120,19 @@ class Tun:
         """Have a packet come in there."""
         os.write(self._file, packet)
 
-    def sources(self) -> list[str]:
-        """Where the UDP packets come from that went out there."""
+    def packets(self, *protocols: int) -> list[bytes]:
+        """The packets of these protocols, TCP and UDP if none is given, that went out there."""
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
                 packet = os.read(self._file, 2000)
-                if packet[6 if packet[0] >> 4 == 6 else 9] == socket.IPPROTO_UDP:
-                    found.append(source_of(packet))
+                if packet[6 if packet[0] >> 4 == 6 else 9] in (protocols or (socket.IPPROTO_TCP, socket.IPPROTO_UDP)):
+                    found.append(packet)
         return found
+
+    def sources(self) -> list[str]:
+        """Where the UDP packets come from that went out there."""
+        return [source_of(packet) for packet in self.packets(socket.IPPROTO_UDP)]
 
     def close(self) -> None:
         """Remove it."""

@@ -71,6 +71,19 @@ def test_a_failure_is_everybodys_and_the_next_batch_goes_on() -> None:
     run(work)
 
 
+def test_an_end_of_the_work_itself_leaves_nobody_waiting() -> None:
+    async def work() -> None:
+        async def ended(_batch: list[int]) -> None:
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
+
+        of = Batches(ended)
+        done = await asyncio.gather(of(1), asyncio.create_task(of(2)), return_exceptions=True)
+        assert [type(each) for each in done] == [asyncio.CancelledError] * 2
+
+    run(work)
+
+
 def test_who_does_not_wait_any_more_does_not_end_the_work_of_others() -> None:
     async def work() -> None:
         worker = Worker()

@@ -14,7 +14,16 @@ from fleets import CITIES, IDLE_SECONDS, SMALL_POOL, config, data, fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warrend import config as config_module
-from warrend.conntrack import EXIT_KIND, FORWARD_KIND, HASHES, OWN_KIND, SEED, SESSION_KIND
+from warrend.conntrack import (
+    EXIT_KIND,
+    FORWARD_KIND,
+    HASHES,
+    OWN_KIND,
+    PORT_SEED,
+    SEED,
+    SESSION_KIND,
+    forward_mark,
+)
 
 from ansible_collections.warren.vpn.plugins.filter import agent_config
 from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links
@@ -69,6 +78,8 @@ def test_the_agents_marks_of_flows_are_those_of_the_rules() -> None:
     kinds = {"forward": FORWARD_KIND, "session": SESSION_KIND, "own": OWN_KIND, "exit": EXIT_KIND}
     assert {name: kind << 28 for name, kind in kinds.items()} == marks
     assert (HASHES, SEED) == (_addressing.FLOW_MARK_HASHES, _addressing.FLOW_MARK_SEED)
+    assert PORT_SEED == _addressing.FORWARD_MARK_SEED
+    assert len({forward_mark(port) for port in range(65536)}) == 65536, "one port's flows are no other's"
 
 
 def test_the_marks_are_no_exits() -> None:

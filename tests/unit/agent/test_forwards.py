@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 from agents import PlainKernel
 from fleets import config, fleet
-from namespaces import command, flows, fresh, load_tables, nft, router, udp
+from namespaces import command, flows, fresh, load_tables, nft, router, source_of, udp
+from warrend.agent import Agent
 from warrend.config import Config
 from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark
 from warrend.errors import RefusedError
 from warrend.forwards import MOST, Forwards
 from warrend.store import DiskError, ForwardRow, Store
-from warrend.tables import Tables, Value
+from warrend.tables import Tables, TablesError, Value
 from warrend.views import default_exit
 
 TOLD = config("ams")
@@ -166,8 +168,6 @@ def test_a_port_that_ends_is_nobodys_yet(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         with refused("taken"):
             await server.forwards.add(C2, 40000)
-        with refused("taken"):
-            await server.forwards.add(C1, 40000)
         await ending
         await server.forwards.add(C2, 40000)
 
@@ -183,12 +183,50 @@ def test_a_disk_that_takes_nothing_changes_nothing(tmp_path: Path) -> None:
         with refused("disk"):
             await server.forwards.remove(C1, 40000)
         assert [row.port for row in server.forwards.of(C1.address4)] == [40000]
+        both = server.forwards.add(C1, 40002), server.forwards.remove(C1, 40002)
+        done = await asyncio.gather(*both, return_exceptions=True)
+        assert [each.reason for each in done if isinstance(each, RefusedError)] == ["disk", "no_forward"]
         server.broken = False
         await server.forwards.drop(C1.address4)
         await server.forwards.drop(C1.address4)
         assert server.stored == []
 
     run(tmp_path, work)
+
+
+def test_a_kernel_that_takes_nothing_changes_nothing(tmp_path: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.forwards.add(C1, 40000)
+        server.kernel.fail = [TablesError("no")]
+        with pytest.raises(TablesError):
+            await server.forwards.add(C1, 40001)
+        with pytest.raises(TablesError):
+            await server.forwards.remove(C1, 40000)
+        server.kernel.fail = []
+        assert [row.port for row in server.forwards.of(C1.address4)] == server.stored == [40000]
+        with refused("taken"):
+            await server.forwards.add(C2, 40000)
+        await server.forwards.remove(C1, 40000)
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_a_port_on_which_a_program_of_the_server_listens_is_taken(tmp_path: Path, address: str, kind: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as sock:
+        sock.bind((address, 0))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        port = sock.getsockname()[1]
+
+        async def work(server: Server) -> None:
+            with refused("taken"):
+                await server.forwards.add(C1, port)
+            with refused("none_free"):
+                await server.forwards.add(C1)
+
+        run(tmp_path, work, entry4="127.0.0.1", entry6="::1", forward_ports=(port, port), reserved_ports=frozenset())
 
 
 # --- the rules
@@ -226,6 +264,81 @@ def test_packets_come_in_and_answers_go_back_whatever_the_clients_mark(version: 
         # What the client begins itself still goes its own way.
         tuns["wg0access"].send(udp(client, WEB[version], 40000, 5556))
         assert (tuns["uplink"].sources() == []) is (mark is not None)
+
+
+def tcp(packet: bytes, flags: int) -> bytes:
+    """A TCP segment with the ends of a UDP packet."""
+    six = packet[0] >> 4 == 6
+    start = 40 if six else 20
+    segment = packet[start : start + 4] + struct.pack(">IIBBHHH", 1, 0, 5 << 4, flags, 1000, 0, 0)
+    pseudo = packet[8:40] + struct.pack(">II", 20, 6) if six else packet[12:20] + struct.pack(">BBH", 0, 6, 20)
+    total = sum(struct.unpack(f">{len(pseudo + segment) // 2}H", pseudo + segment))
+    total = (total & 0xFFFF) + (total >> 16)
+    segment = segment[:16] + struct.pack(">H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + segment[18:]
+    if six:
+        return packet[:4] + struct.pack(">HB", 20, 6) + packet[7:40] + segment
+    header = packet[:2] + struct.pack(">H", 40) + packet[4:9] + b"\x06\0\0" + packet[12:20]
+    total = sum(struct.unpack(">10H", header))
+    return header[:10] + struct.pack(">H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + header[12:] + segment
+
+
+def test_a_connection_of_the_clients_own_is_no_answer(version: int) -> None:
+    """Somebody knocks at the forwarded port; what the client then begins towards that very port goes by its exit."""
+    client = {4: C1.address4, 6: C1.address6}[version]
+    syn, syn_ack = 2, 18
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        forward()
+        nft(f"add element inet warren_multihop client_mark{version} {{ {client} : 0x70000002 }}")
+        tuns["uplink"].send(tcp(udp(WEB[version], ENTRY[version], 5555, 40000), syn))
+        assert len(tuns["wg0access"].packets()) == 1
+        tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5555), syn))
+        assert tuns["uplink"].packets() == []
+        tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5555), syn_ack))
+        (answer,) = tuns["uplink"].packets()
+        assert source_of(answer) == ENTRY[version]
+
+
+def test_who_was_sending_before_gets_there(version: int) -> None:
+    """No flow to a port that nobody takes is remembered."""
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        command("ip", f"-{version}", "address", "add", f"{ENTRY[version]}/{32 if version == 4 else 128}", "dev", "lo")
+        tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
+        assert flows() == {}
+        forward()
+        tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
+        assert tuns["wg0access"].sources() == [WEB[version]]
+
+
+def test_elements_that_were_missing_are_put_back_and_their_flows_stay(version: int, tmp_path: Path) -> None:
+    async def go() -> None:
+        agent = Agent(config("ams", read), tmp_path)
+        await agent.start()
+        await agent.entry.forwards.add(agent.config.clients[C1.address4], 40000)
+        tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
+        nft("flush map inet warren_access forward4; flush map inet warren_access forward6")
+        await agent.restore()
+        assert await agent.check() == {**dict.fromkeys(await agent.check(), 0), "forwards": 1}
+        assert flows()[WEB[version], 5555] == forward_mark(40000)
+        await agent.entry.forwards.remove(agent.config.clients[C1.address4], 40000)
+        assert (WEB[version], 5555) not in flows()
+        await agent.close()
+
+    read = fleet()
+    with fresh(), router(read, "host-ams") as tuns:
+        asyncio.run(go())
+
+
+def test_many_ports_flows_are_forgotten_in_one_go() -> None:
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        ports = range(40000, 40040)
+        for port in ports:
+            forward(port)
+            tuns["uplink"].send(udp(WEB[4], ENTRY[4], port, port))
+        assert len(flows()) == len(ports)
+        table = Flows()
+        table.forget_forwards(list(ports)[:-1])
+        assert set(flows()) == {(WEB[4], ports[-1])}
+        table.close()
 
 
 @pytest.mark.parametrize("port", [39999, 40001, 29000])

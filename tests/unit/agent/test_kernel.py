@@ -58,13 +58,13 @@ class TestInTheKernel:
             assert sorted(await kernel.restore(ALICE)) == sorted(ALICE)
             assert gates() == OPEN
             assert await kernel.elements() == ALICE
-            assert await kernel.restore(ALICE) == []
+            assert await kernel.restore(ALICE) == {}
 
         with_kernel(work)
 
     def test_without_sessions_clients_pass_too(self) -> None:
         async def work(kernel: Kernel) -> None:
-            assert await kernel.restore({}) == []
+            assert await kernel.restore({}) == {}
             assert gates() == OPEN
 
         with_kernel(work)

@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import re
+import resource
 import socket
 import urllib.parse
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -384,6 +386,22 @@ def test_a_large_body_is_not_taken(running: Running, size: int) -> None:
     head = f"POST /multihop HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {FORM}\r\nContent-Length: {size}\r\n\r\n"
     assert running.alice.raw(head.encode() + body) in (0, 413)
     assert running.alice.get("/")[0] == 200
+
+
+def test_nothing_is_unpacked(running: Running) -> None:
+    """A few kilobytes that would be megabytes."""
+    packed = zlib.compress(bytes(30_000_000))
+    for method in ("GET", "POST"):
+        head = f"{method} /multihop HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {FORM}\r\nContent-Encoding: deflate\r\n"
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        running.alice.raw(f"{head}Content-Length: {len(packed)}\r\n\r\n".encode() + packed)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 10_000
+
+
+def test_what_the_parser_does_not_know_is_not_logged(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with mock.patch("aiohttp.web_protocol.RequestHandler.data_received", side_effect=ValueError(ALICE)):
+        assert running.alice.ends_after(b"GET http://[::1/x HTTP/1.1\r\n\r\n", 5)
+    assert ALICE not in caplog.text
 
 
 def test_large_headers_are_not_taken(running: Running) -> None:

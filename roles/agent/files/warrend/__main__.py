@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -53,7 +54,9 @@ async def serve(
     keepalive_timeout: float = 75,
 ) -> web.AppRunner:
     """Answer on sockets, without a log of who asks; connections on which nobody asks end after so many seconds."""
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, keepalive_timeout=keepalive_timeout)
+    options: dict[str, Any] = {"keepalive_timeout": keepalive_timeout, "auto_decompress": False}
+    # Or 30 kB that somebody sends could become 30 MB, before anything is asked.
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, **options)
     await runner.setup()
     for sock in listening:
         await site(runner, sock).start()

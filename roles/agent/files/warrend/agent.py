@@ -92,7 +92,8 @@ class Agent:
             self.metrics.repairs.inc(len(changed))
             LOG.info("%d elements put right, of %d", len(changed), len(wanted))
             await self.kernel.forget({address for name, address in changed if name not in FORWARD_MAPS})
-            ports = {int(port) for name, port in changed if name in FORWARD_MAPS}
+            # Those of a port that was only missing are as they should be.
+            ports = {int(port) for (name, port), was in changed.items() if name in FORWARD_MAPS and was is not None}
             if ports:
                 await self.kernel.forget_forwards(ports)
 

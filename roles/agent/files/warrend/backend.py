@@ -74,6 +74,8 @@ class Backend:
         """The operation, who asks for it, and the session addresses."""
         if request.content_type != "application/x-www-form-urlencoded":
             raise BadRequestError(415, "content_type", "send a form: application/x-www-form-urlencoded")
+        if "Content-Encoding" in request.headers:
+            raise BadRequestError(415, "content_encoding", "send it as it is: nothing is unpacked here")
         fields = _form(body)
         (op,), (slug,) = fields["op"] or [""], fields["a_slug"] or [""]
         if op not in OPS:

@@ -41,6 +41,11 @@ class Batches(Generic[T, R]):
                 futures = [future for _item, future in batch if not future.done()]
                 try:
                     result = await self._work([item for item, _future in batch])
+                except asyncio.CancelledError:
+                    for future in futures + [future for _item, future in self._waiting]:
+                        future.cancel()
+                    self._waiting = []
+                    raise
                 except Exception as error:  # noqa: BLE001 - it is theirs who asked
                     for future in futures:
                         if not future.done():

@@ -33,10 +33,11 @@ WHOLE_MASK = 0xFFFF_FFFF
 FORWARD_KIND, SESSION_KIND, OWN_KIND, EXIT_KIND = 3, 5, 6, 7
 # The kinds: by a forwarded port, which its hash is of; of another server's session; of a client that leaves from here;
 # of one that leaves by an exit.
-HASHES, SEED = 0x1000_0000, 0x7761_7272
+HASHES, SEED, PORT_SEED = 0x1000_0000, 0x7761_7272, 0x7761_74F3
+# With the latter no two ports have the same hash.
 
 FEW = 16
-"""For so many addresses the kernel goes through all entries each time; for more, they are listed once."""
+"""For so many marks the kernel goes through all entries each time; for more, they are listed once."""
 
 
 class Flows:
@@ -56,13 +57,8 @@ class Flows:
             OSError: the kernel refused.
         """
         for family in (socket.AF_INET, socket.AF_INET6):
-            packed = {socket.inet_pton(family, a) for a in sources if (":" in a) == (family == socket.AF_INET6)}
-            if len(packed) <= FEW:
-                for source in packed:
-                    self._delete(family, _number(MARK, flow_mark(source)) + _number(MARK_MASK, OURS_MASK))
-            else:
-                for key in [key for source, _mark, key in self._list(family) if source in packed]:
-                    self._delete(family, key)
+            packed = [socket.inet_pton(family, a) for a in sources if (":" in a) == (family == socket.AF_INET6)]
+            self._forget(family, {flow_mark(source) for source in packed}, OURS_MASK)
 
     def forget_forwards(self, ports: Collection[int]) -> None:
         """Delete every flow that came in by one of these forwarded ports.
@@ -71,8 +67,15 @@ class Flows:
             OSError: the kernel refused.
         """
         for family in (socket.AF_INET, socket.AF_INET6):
-            for port in ports:
-                self._delete(family, _number(MARK, forward_mark(port)) + _number(MARK_MASK, WHOLE_MASK))
+            self._forget(family, {forward_mark(port) for port in ports}, WHOLE_MASK)
+
+    def _forget(self, family: int, marks: Collection[int], mask: int) -> None:
+        if len(marks) <= FEW:
+            for mark in marks:
+                self._delete(family, _number(MARK, mark) + _number(MARK_MASK, mask))
+        else:
+            for key in [key for _source, mark, key in self._list(family) if mark & mask in marks]:
+                self._delete(family, key)
 
     def sweep(self, wrong: Callable[[str, int], bool], delete: bool) -> int:
         """Count, and delete, the flows that should not be there.
@@ -169,7 +172,7 @@ def flow_mark(source: bytes) -> int:
 
 def forward_mark(port: int) -> int:
     """The mark of the flows that came in by a forwarded port."""
-    return FORWARD_KIND << 28 | jhash(struct.pack(">H", port), SEED) * HASHES >> 32
+    return FORWARD_KIND << 28 | jhash(struct.pack(">H", port), PORT_SEED) * HASHES >> 32
 
 
 def jhash(data: bytes, seed: int) -> int:

@@ -209,7 +209,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(show(said))
     if failed:
         return {0: NO_AGENT, 503: AWAY}.get(status, REFUSED)
-    wrong = args.command == "check" and any(
-        said[key] for key in said if key.split("_")[0] in ("missing", "surplus", "wrong")
-    )
+    wrong = args.command == "check" and any(said[key] for key in WRONG)
     return REFUSED if wrong else DONE

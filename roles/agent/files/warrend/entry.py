@@ -373,11 +373,11 @@ class Entry:
 
     async def disconnected(self, client: Client) -> None:
         """A client is gone: it has no session, no choice and no forwarded port any more, if it had one."""
-        await self.forwards.drop(client.address4)
         async with self._locks[client.address4]:
             session = self.sessions.get(client.address4)
             if session is not None:
                 await self._end([session], "disconnected")
+        await self.forwards.drop(client.address4)
         if session is not None:
             await self._tell_stop([session])
         if client.address4 in self.choices:
@@ -495,7 +495,8 @@ class Entry:
                     await self._end(over, "idle")
                     self._background(self._tell_stop(over))
             for client in batch:
-                await self.forwards.drop(client.address4)
+                with contextlib.suppress(RefusedError):  # a disk that is full; the next look sees to it
+                    await self.forwards.drop(client.address4)
                 if client.address4 in self.choices:
                     with contextlib.suppress(RefusedError):  # it has a session by now
                         await self.choose(client, None, None)

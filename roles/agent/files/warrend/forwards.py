@@ -9,7 +9,10 @@ the same number, and the client sees who really connects.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import secrets
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,10 +22,12 @@ from .conntrack import forward_mark
 from .errors import DISK, RefusedError
 from .kernel import Kernel
 from .store import DiskError, ForwardRow, Store
-from .tables import Key, Value
+from .tables import Key, TablesError, Value
 
 MOST = 100
 """Of one client."""
+
+ATTEMPTS = 64
 
 Write = Callable[..., Awaitable[object]]
 """Runs a method of the store in its thread."""
@@ -37,6 +42,7 @@ class Forwards:
         self._rows: dict[int, ForwardRow] = {}
         self._ports: defaultdict[str, set[int]] = defaultdict(set)
         self._ending: set[int] = set()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.marks: set[int] = set()
 
     async def load(self, rows: Iterable[ForwardRow]) -> None:
@@ -55,7 +61,8 @@ class Forwards:
         """The elements that all of them need."""
         wanted: dict[Key, Value] = {}
         for row in self._rows.values():
-            wanted |= _elements(row)
+            if row.port not in self._ending:
+                wanted |= _elements(row)
         return wanted
 
     def of(self, client4: str) -> list[ForwardRow]:
@@ -76,19 +83,24 @@ class Forwards:
         Raises:
             RefusedError: it cannot be, and nothing was changed.
         """
-        if port is not None and port in self._ports.get(client.address4, ()):
-            return self._rows[port]
-        if len(self._ports[client.address4]) >= MOST:
-            raise RefusedError("too_many", f"{MOST} ports are forwarded already. Remove one that you do not need.")
-        row = ForwardRow(self._free(port), client.address4, client.address6, time.time())
-        self._keep(row)
-        try:
-            await self._write(self._store.put_forward, row)
-        except DiskError as error:
-            self._lose(row)
-            raise RefusedError("disk", DISK) from error
-        await self._kernel.apply(_elements(row))
-        return row
+        async with self._locks[client.address4]:
+            if port is not None and port in self._ports.get(client.address4, ()):
+                return self._rows[port]
+            if len(self._ports[client.address4]) >= MOST:
+                raise RefusedError("too_many", f"{MOST} ports are forwarded already. Remove one that you do not need.")
+            row = ForwardRow(self._free(port), client.address4, client.address6, time.time())
+            self._keep(row)
+            try:
+                await self._write(self._store.put_forward, row)
+                await self._kernel.apply(_elements(row))
+            except DiskError as error:
+                self._lose(row)
+                raise RefusedError("disk", DISK) from error
+            except (TablesError, OSError):
+                self._lose(row)
+                await self._write(self._store.drop_forwards, [row.port])
+                raise
+            return row
 
     async def remove(self, client: Client, port: int) -> None:
         """Forward a port no more, and end what came in by it.
@@ -96,31 +108,35 @@ class Forwards:
         Raises:
             RefusedError: it is none of this client's.
         """
-        if port not in self._ports.get(client.address4, ()):
-            raise RefusedError("no_forward", f"port {port} is not forwarded to this device: there is nothing to remove")
-        await self._remove([self._rows[port]])
+        async with self._locks[client.address4]:
+            if port not in self._ports.get(client.address4, ()):
+                message = f"port {port} is not forwarded to this device: there is nothing to remove"
+                raise RefusedError("no_forward", message)
+            await self._remove([self._rows[port]])
 
     async def drop(self, client4: str) -> None:
         """Forward nothing to a client any more."""
-        rows = self.of(client4)
-        if rows:
-            await self._remove(rows)
+        async with self._locks[client4]:
+            rows = self.of(client4)
+            if rows:
+                await self._remove(rows)
 
     async def _remove(self, rows: list[ForwardRow]) -> None:
+        """Nobody else gets the ports before their flows are gone; if that fails, they stay whose they were."""
         ports = [row.port for row in rows]
-        for row in rows:
-            self._lose(row)
-        self._ending.update(ports)  # nobody else gets them while flows are there
+        self._ending.update(ports)
         try:
-            await self._write(self._store.drop_forwards, ports)
             await self._kernel.apply({key: None for row in rows for key in _elements(row)})
             await self._kernel.forget_forwards(ports)
+            await self._write(self._store.drop_forwards, ports)
         except DiskError as error:
-            for row in rows:
-                self._keep(row)
+            self._ending.difference_update(ports)
+            await self._kernel.apply({key: value for row in rows for key, value in _elements(row).items()})
             raise RefusedError("disk", DISK) from error
         finally:
             self._ending.difference_update(ports)
+        for row in rows:
+            self._lose(row)
 
     def _free(self, port: int | None) -> int:
         """The port if nobody has it, or any that nobody has."""
@@ -128,18 +144,32 @@ class Forwards:
         if port is not None:
             if not low <= port <= high:
                 raise RefusedError("out_of_range", f"port {port} cannot be forwarded. Choose one from {low} to {high}.")
-            if port in self._rows or port in self._ending or not self._may_be(port):
+            if port in self._rows or not self._may_be(port) or self._served(port):
                 raise RefusedError("taken", f"port {port} is taken. Choose another one, or leave the choice to us.")
             return port
-        taken = self._rows.keys() | self._ending | set(self._config.reserved_ports)
+        taken = self._rows.keys() | self._config.reserved_ports
         free = [each for each in range(low, high + 1) if each not in taken]
-        if not free:
-            raise RefusedError("none_free", f"no port from {low} to {high} is free. Try again later.")
-        return secrets.choice(free)
+        for _attempt in range(ATTEMPTS):
+            found = secrets.choice(free) if free else 0
+            if found and not self._served(found):
+                return found
+        raise RefusedError("none_free", f"no port from {low} to {high} is free. Try again later.")
 
     def _may_be(self, port: int) -> bool:
         low, high = self._config.forward_ports
         return low <= port <= high and port not in self._config.reserved_ports
+
+    def _served(self, port: int) -> bool:
+        """Whether a program of this server has the port: its users are not a client's."""
+        for address in filter(None, (self._config.entry4, self._config.entry6)):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as sock:
+                    try:
+                        sock.bind((address, port))
+                    except OSError as error:
+                        if error.errno == errno.EADDRINUSE:
+                            return True
+        return False
 
     def _keep(self, row: ForwardRow) -> None:
         self._rows[row.port] = row

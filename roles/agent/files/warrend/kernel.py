@@ -40,6 +40,7 @@ class Kernel:
         self._flows = Flows()
         self._applied = Batches(self._apply)
         self._forgotten = Batches(self._forget)
+        self._forwards_forgotten = Batches(self._forget_forwards)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -58,22 +59,22 @@ class Kernel:
     async def _apply(self, batch: list[Mapping[Key, Value | None]]) -> None:
         await self._run(self._tables.apply, {key: value for wanted in batch for key, value in wanted.items()})
 
-    async def restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
+    async def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
         """Make the elements just those that are wanted, and let clients pass from then on.
 
         Returns:
-            Those that were not as wanted.
+            What was there instead of those that were not as wanted, None for nothing.
         """
         return await self._run(self._restore, wanted)
 
-    def _restore(self, wanted: Mapping[Key, Value]) -> list[Key]:
+    def _restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
         live = self._tables.read()
         changes: dict[Key, Value | None] = {key: value for key, value in wanted.items() if live.get(key) != value}
         changes |= {key: None for key in live if key not in wanted}
         closed = self._gate - self._tables.gates()
         if changes or closed:
             self._tables.apply(changes, closed)
-        return list(changes)
+        return {key: live.get(key) for key in changes}
 
     async def forget(self, addresses: Iterable[str]) -> None:
         """Forget every flow that one of these addresses began."""
@@ -84,7 +85,10 @@ class Kernel:
 
     async def forget_forwards(self, ports: Iterable[int]) -> None:
         """Forget every flow that came in by one of these forwarded ports."""
-        await self._run_slowly(self._flows.forget_forwards, list(ports))
+        await self._forwards_forgotten(ports)
+
+    async def _forget_forwards(self, batch: list[Iterable[int]]) -> None:
+        await self._run_slowly(self._flows.forget_forwards, [port for ports in batch for port in ports])
 
     async def exit_seed(self) -> int:
         """See ``Tables.exit_seed``."""

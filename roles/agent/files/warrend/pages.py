@@ -62,7 +62,7 @@ class Pages:
             more: what this page needs besides: the arguments of the method that is named after it.
         """
         name, template = self._templates[path]
-        now = {**way, "exit": way["exit_label"]}
+        now = {**way, "exit": way["exit_label"], "session": way["state"] not in ("default", "chosen")}
         context = {"idle_minutes": math.ceil(self._config.idle_seconds / 60), **getattr(self, f"_{name}")(**more)}
         return template.render(page=name, server=self._config.label, now=now, token=token, error=error, **context)
 

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import logging
 import math
 import os
 import secrets
@@ -31,11 +30,8 @@ from .config import Client, Config
 from .entry import Entry
 from .errors import AwayError, NoSessionError, RefusedError
 from .pages import STATIC, Pages
-from .tables import TablesError
 from .views import exit_view, forward_view, way_view
 from .visitors import Limited, Rate
-
-LOG = logging.getLogger(__name__)
 
 LARGEST_BODY = 4096
 LARGE_PAGE = 8192
@@ -170,6 +166,8 @@ class Portal:
             response = refuse(denied.status, denied.reason, str(denied))
         else:
             response = _html(self._pages.refused(denied.title, str(denied)), denied.status)
+        if denied.status in (403, 421, 429):
+            response.force_close()  # the next one is not worth waiting for
         response.headers.update({name.replace("_", "-"): value for name, value in denied.headers.items()})
         return response
 
@@ -186,6 +184,8 @@ class Portal:
         if seconds:
             message = f"Wait {_seconds(seconds)}, then try again."
             raise DeniedError(429, "too_often", "Too many requests", message, Retry_After=str(math.ceil(seconds)))
+        if "Content-Encoding" in request.headers:
+            raise DeniedError(415, "content_encoding", "This is packed", "Send it as it is: nothing is unpacked here.")
         if request.can_read_body:
             try:
                 await asyncio.wait_for(request.read(), BODY_SECONDS)  # and the request keeps it
@@ -206,9 +206,9 @@ class Portal:
             message = f"This page is at {self._home} and nowhere else. Open it there."
             raise DeniedError(421, "host", "Wrong address", message)
         origin = request.headers.get("Origin")
-        site = request.headers.get("Sec-Fetch-Site", "none")
+        sites = set(request.headers.getall("Sec-Fetch-Site", []))
         reading = request.method in ("GET", "HEAD") and not request.path.startswith("/api/")
-        foreign = (origin is not None and origin not in self._origins) or site not in ("same-origin", "none")
+        foreign = (origin is not None and origin not in self._origins) or not sites <= {"same-origin", "none"}
         if foreign and not reading:
             message = f"Another web page tried to do this in your name. If it was you, do it at {self._home} instead."
             raise DeniedError(403, "origin", "Not from this page", message)
@@ -256,7 +256,9 @@ class Portal:
         if act is None:
             return self._show(request, "Press one of the buttons of this page.", 400)
         task = self._begin(act(client, form))
-        done, _pending = await asyncio.wait({task}, timeout=SOON_SECONDS)
+        done, late = await asyncio.wait({task}, timeout=SOON_SECONDS)
+        for each in late:
+            each.add_done_callback(_log_late)
         try:
             for each in done:
                 each.result()
@@ -272,14 +274,8 @@ class Portal:
         """Do something to its end, even if who asked for it goes away."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _ended(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, (TablesError, OSError)):
-            LOG.error("what a client asked for failed: %s", type(error).__name__)
 
     async def _enable(self, client: Client, form: dict[str, str]) -> None:
         if "exit" not in form:
@@ -362,6 +358,13 @@ class Portal:
             raise DeniedError(status, error.reason, "", _for_clients(error)) from error
         except AwayError as error:
             raise DeniedError(503, "away", "", _for_clients(error)) from error
+
+
+def _log_late(task: asyncio.Task[object]) -> None:
+    """The failure of what a page does not wait for any more."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, Exception) and not isinstance(error, (RefusedError, AwayError, DeniedError)):
+        log_failure(error)
 
 
 def _html(text: str, status: int = 200) -> web.Response:

@@ -62,7 +62,10 @@ class Limited(asyncio.Protocol):
             return
         if self._deadline is None:
             self._wait(self._transport)
-        self._inner.data_received(data)
+        try:
+            self._inner.data_received(data)
+        except Exception:  # noqa: BLE001 - aiohttp's parser has met what it does not know; asyncio would log all of it
+            self._transport.abort()
 
     def arrived(self) -> None:
         """A whole request is there: what comes now belongs to the next."""

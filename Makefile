@@ -5,7 +5,7 @@ export LAB_NAME ?= warren
 .PHONY: help lab lab-up lab-down venv clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: ## Start the lab fleet and turn it into a working VPN (LAB_SERVERS=N for more servers)
 	@lab/start

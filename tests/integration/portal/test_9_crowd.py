@@ -47,7 +47,7 @@ def crowd(fleet):
 
 
 def test_nobody_sees_an_error_and_the_agent_stays_small(fleet, crowd):
-    text = fleet.sh("alice", f"python3 -c {shlex.quote(CROWD)}", 120, json.dumps(crowd))
+    text = fleet.sh("alice", f"python3 -c {shlex.quote(CROWD)} 10.31.33.7 /multihop nyc fra", 120, json.dumps(crowd))
     found = json.loads(text)
     print({name: value for name, value in found.items() if name != "errors"})
     assert found["errors"] == []

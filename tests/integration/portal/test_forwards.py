@@ -184,7 +184,8 @@ def test_they_are_there_after_a_restart_and_a_reload(fleet):
     fleet.podman("restart", "ams")
     fleet.wait_for(lambda: fleet.try_sh("ams", "warrenctl forwards --json").returncode == 0, "the agent is back")
     assert fleet.ctl("ams", "forwards") == before
-    fleet.wait_for(lambda: fleet.answers("alice", "10.31.33.7", 1), "alice is connected")
+    for name in ("alice", "carol"):
+        fleet.wait_for(lambda name=name: fleet.answers(name, "10.31.33.7", 1), f"{name} is connected")
     with serving(fleet, "alice"):
         assert ask(fleet, "udp", fleet.entry("ams")).startswith("hello from")
 

@@ -169,8 +169,10 @@ def test_slow_clients_do_not_hold_the_portal(fleet):
             held = fleet.sh("ams", f"ss -Htn state established 'sport = :80 and dst {address}'").splitlines()
             assert len(held) <= 16
         rest = slow.communicate(timeout=40)[0]
-    finally:
+    except BaseException:
         fleet.try_sh("alice", "pkill -f 'number % 2'")
+        slow.communicate(timeout=10)
+        raise
     assert "still there" not in rest, rest
     fleet.sh("alice", f"curl -sS --fail -m 2 -o /dev/null http://{PORTAL}/multihop")
 

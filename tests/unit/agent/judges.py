@@ -73,6 +73,13 @@ class Judge:
         self.protected = {key for key in self.protected if key[0] != slug} | held | (on_disk if reboot else set())
         self._starting = {key for key in self._starting if key[0] != slug} | on_disk
 
+    def disk_refuses(self, slug: str) -> None:
+        """What was not on the disk yet, and was being started, never was."""
+        on_disk = {(slug, row.client4) for row in self.world.hosts[slug].disk.sessions()}
+        never = {key for key in self._starting if key[0] == slug} - on_disk
+        self._starting -= never
+        self.protected -= never
+
     # --- at every moment
 
     def clients_of(self, host: Host) -> list[Client]:

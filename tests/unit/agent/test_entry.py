@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -475,6 +476,45 @@ def test_a_session_by_an_exit_that_is_gone_stays_blocked(f: Fleet) -> None:
     assert f.marks("c1") == {BLOCK}
     assert f.ask("stop", "c1") == "ok"
     assert f.leaves_from_here("c1")
+
+
+# --- a disk that takes nothing
+
+
+@pytest.fixture
+def full(f: Fleet) -> Iterator[None]:
+    """The disk of ams takes nothing from now on."""
+
+    def refuse(*_arguments: object) -> None:
+        f.judge.disk_refuses("ams")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.MonkeyPatch.context() as patched:
+        f.ask("start", "c2", "nyc")
+        f.ask("forward", "c2")
+        patched.setattr(f.ams.disk, "_many", refuse)
+        yield
+
+
+@pytest.mark.usefixtures("full")
+def test_a_session_that_cannot_be_written_down_is_not_started(f: Fleet) -> None:
+    assert f.ask("start", "c1", "nyc") == "disk"
+    assert f.leaves_from_here("c1")
+    assert f.ask("choose", "c1", CHOSEN4, None) == "disk"
+    assert f.leaves_from_here("c1")
+    assert f.ask("forward", "c1") == "disk"
+
+
+@pytest.mark.usefixtures("full")
+def test_a_session_whose_end_cannot_be_written_down_goes_on(f: Fleet) -> None:
+    """Stopped, switched, or of a client that is gone: it stays by its exit."""
+    for what in (("start", "c2", "fra"), ("stop", "c2"), ("disconnected", "c2")):
+        assert f.ask(*what) == "disk"
+        f.world.go(10)
+        assert f.leaves_by("c2", "nyc"), what
+    f.world.silent.add(("ams", "c2"))
+    f.world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
+    assert f.leaves_by("c2", "nyc")
 
 
 # --- ends that nobody asks for

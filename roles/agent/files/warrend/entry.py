@@ -346,10 +346,14 @@ class Entry:
             session.state = State.HELD
             held |= self._elements(session)
             over |= dict.fromkeys(self._elements(session))
-        await asyncio.gather(
-            self._write(self._store.drop_sessions, [session.row.client4 for session in sessions]),
-            self._kernel.apply(held),
-        )
+        try:
+            await self._kernel.apply(held)
+            await self._write(self._store.drop_sessions, [session.row.client4 for session in sessions])
+        except DiskError as error:
+            for session in sessions:
+                await self._set(session, State.BLOCKED)  # and keep() lets it go on
+                self._news[session.row.exit].set()
+            raise RefusedError("disk", DISK) from error
         await self._kernel.forget([a for s in sessions for a in (s.row.client4, s.row.client6)])
         for session in sessions:  # before the elements, or whoever puts those right would add them again
             self.sessions.pop(session.row.client4, None)
@@ -404,12 +408,15 @@ class Entry:
                     "Stop that session first: the two together are not possible.",
                 )
             default = exit4 is None and exit6 is None
-            if default:
-                await self._write(self._store.drop_choice, client.address4)
-                self.choices.pop(client.address4, None)
-            else:
-                await self._write(self._store.put_choice, row)
-                self.choices[client.address4] = row
+            try:
+                if default:
+                    await self._write(self._store.drop_choice, client.address4)
+                    self.choices.pop(client.address4, None)
+                else:
+                    await self._write(self._store.put_choice, row)
+                    self.choices[client.address4] = row
+            except DiskError as error:
+                raise RefusedError("disk", DISK) from error
             hold = self._holding[client.address4] = self._marks(row, self._config.hold_mark)
             await self._kernel.apply({**_choice_elements(row), **hold})
             await self._kernel.forget([client.address4, client.address6])
@@ -491,11 +498,12 @@ class Entry:
                 for client in batch:
                     await stack.enter_async_context(self._locks[client.address4])
                 over = [self.sessions[client.address4] for client in batch if client.address4 in self.sessions]
-                if over:
-                    await self._end(over, "idle")
-                    self._background(self._tell_stop(over))
+                with contextlib.suppress(RefusedError):  # a disk that takes nothing; the next look sees to it
+                    if over:
+                        await self._end(over, "idle")
+                        self._background(self._tell_stop(over))
             for client in batch:
-                with contextlib.suppress(RefusedError):  # a disk that is full; the next look sees to it
+                with contextlib.suppress(RefusedError):
                     await self.forwards.drop(client.address4)
                 if client.address4 in self.choices:
                     with contextlib.suppress(RefusedError):  # it has a session by now

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import socket
+import time
 import urllib.parse
 import zlib
 from collections import Counter
@@ -263,6 +264,40 @@ def test_the_page_of_multihop(running: Running) -> None:
     assert running.alice.press("/multihop", do="disable")[0] == 303
     assert running.alice.press("/multihop", do="disable")[0] == 303, "twice does no harm"
     assert running.alice.status()["state"] == "default"
+
+
+def test_the_list_says_where_servers_are_how_far_and_whether_they_answer(running: Running) -> None:
+    with_region = replace(running.both.told["ams"].servers["nyc"], region="America")
+    running.entry.exits["nyc"].server, before = with_region, running.entry.exits["nyc"].server
+    try:
+        page = running.alice.page("/multihop")
+    finally:
+        running.entry.exits["nyc"].server = before
+    assert "<legend>America</legend>" in page
+    assert re.search(r"value=nyc[^>]*>New York <i>\d+ ms</i>", page)
+    assert re.search(r"value=fra disabled[^>]*>Frankfurt <i>no answer</i>", page)
+
+
+def test_a_page_does_not_wait_for_an_exit_that_takes_its_time(running: Running) -> None:
+    """It says that it is under way, refreshes itself, and shows the end of it."""
+    exit_ = running.entry.exits["nyc"]
+    started = exit_.start
+
+    async def slowly(session: Any) -> Any:
+        await asyncio.sleep(0.6)
+        return await started(session)
+
+    with mock.patch.object(exit_, "start", slowly):
+        began = time.monotonic()
+        assert running.alice.press("/multihop", do="enable", exit="nyc")[0] == 303
+        page = running.alice.page("/multihop")
+        assert time.monotonic() - began < 0.5
+        assert 'data-state="held"' in page
+        assert "Your traffic waits until this is done" in page
+        assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
+        while running.alice.status()["state"] == "held":
+            assert time.monotonic() - began < 5
+        assert running.alice.status()["state"] == "active"
 
 
 def test_the_page_says_that_an_exit_does_not_answer(running: Running) -> None:

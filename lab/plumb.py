@@ -77,6 +77,11 @@ def make_networks(lab: str, nets: dict[str, list[str]]) -> None:
                 )
 
 
+def hardware(near: str) -> str:
+    """The hardware address at the far end of a cable. A host keeps it when it restarts, for its neighbours know it."""
+    return ":".join(["02", *(f"{byte:02x}" for byte in hashlib.sha256(near.encode()).digest()[:5])])
+
+
 def wire(lab: str, pid: int, words: list[list[str]]) -> None:
     """Lay the container's cables and assign its addresses and routes."""
     inside = ["nsenter", "--target", str(pid), "--net"]
@@ -90,7 +95,7 @@ def wire(lab: str, pid: int, words: list[list[str]]) -> None:
         subprocess.run(["ip", "-n", lab, "link", "delete", near], capture_output=True, check=False)
         ip(
             ["ip", "-netns", lab],
-            f"link add {near} type veth peer name {dev} netns {pid}",
+            f"link add {near} type veth peer name {dev} address {hardware(near)} netns {pid}",
             f"link set {near} master br-{net} up",
         )
     lines = ["link set lo up", *[f"link set {dev} up" for dev, *_rest in links]]

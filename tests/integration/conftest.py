@@ -391,7 +391,8 @@ for batch in (socks[start:start + 100] for start in range(0, len(socks), 100)):
             ready = poll.poll(250)
             if not ready: break
             for number, event in ready: said[by_number[number]] = by_number[number].recv(999).decode()
-    if set(batch) - said.keys(): raise SystemExit("no answer from " + to)
+    silent = [s.getsockname()[0] for s in batch if s not in said]
+    if silent: raise SystemExit(f"no answer from {to} for {len(silent)} of {len(batch)}: {silent[:5]}")
 for s in socks: print(said[s])
 """
 UDP_HEAR = """

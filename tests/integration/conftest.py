@@ -374,10 +374,13 @@ import select, socket, sys
 to = sys.argv[1]
 socks, said = [], {}
 for source in sys.stdin.read().splitlines() or [""]:
-    s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
-    # IPV6_FREEBIND, IP_FREEBIND: the address may be local by a route only.
-    s.setsockopt(*((41, 78, 1) if ":" in to else (0, 15, 1)))
-    if source: s.bind((source, 0))
+    port = 51820
+    while port == 51820:  # what a service of the server has is refused as a client's port
+        s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
+        # IPV6_FREEBIND, IP_FREEBIND: the address may be local by a route only.
+        s.setsockopt(*((41, 78, 1) if ":" in to else (0, 15, 1)))
+        s.bind((source, 0))
+        port = s.getsockname()[1]
     socks.append(s)
 # As many at once as the web's buffer takes.
 for batch in (socks[start:start + 100] for start in range(0, len(socks), 100)):

@@ -351,7 +351,12 @@ def create(link: Link, userspace: bool) -> None:
     """Make a link's interface, without address or peer."""
     if userspace:
         _host.run(["systemctl", "start", unit(link.name)])
-        _wait_for(link.name)
+        if not _answers(link.name):
+            # Seen on a busy machine: it hangs, and the next one does not.
+            _host.run(["systemctl", "restart", unit(link.name)])
+            if not _answers(link.name):
+                name = unit(link.name)
+                raise _host.NetworkError(f"{name} did not bring up {link.name}: see journalctl --unit {name}")
     else:
         _host.run(["ip", "link", "add", "dev", link.name, "type", "wireguard"])
     _host.run(["ip", "link", "set", "dev", link.name, "alias", f"{ALIAS} {link.purpose}"])
@@ -362,13 +367,14 @@ def unit(name: str) -> str:
     return f"warren-wireguard-go@{name}.service"
 
 
-def _wait_for(name: str, seconds: float = 10) -> None:
-    """Wait until userspace WireGuard answers for an interface."""
+def _answers(name: str, seconds: float = 10) -> bool:
+    """Wait until userspace WireGuard answers for an interface; whether it does."""
     deadline = time.monotonic() + seconds
     while _host.attempt(["wg", "show", name, "listen-port"]).returncode:
         if time.monotonic() > deadline:
-            raise _host.NetworkError(f"{unit(name)} did not bring up {name}: see journalctl --unit {unit(name)}")
+            return False
         time.sleep(0.02)
+    return True
 
 
 def remove(name: str) -> None:

@@ -32,7 +32,7 @@ OURS, OURS_MASK = 0x4000_0000, 0xCFFF_FFFF
 WHOLE_MASK = 0xFFFF_FFFF
 FORWARD_KIND, SESSION_KIND, OWN_KIND, EXIT_KIND = 3, 5, 6, 7
 # The kinds: by a forwarded port, which its hash is of; of another server's session; of a client that leaves from here;
-# of one that leaves by an exit.
+# of one that leaves by an exit. The first lacks the bits of the others: what came in by a port outlives a session.
 HASHES, SEED, PORT_SEED = 0x1000_0000, 0x7761_7272, 0x7761_74F3
 # With the latter no two ports have the same hash.
 

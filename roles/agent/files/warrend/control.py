@@ -76,7 +76,7 @@ class Control:
 
     async def _forward(self, request: web.Request) -> web.Response:
         client, port = self._client(request), (await _object(request)).get("port")
-        if not (port is None or type(port) is int):
+        if not (port is None or isinstance(port, int)) or isinstance(port, bool):
             raise web.HTTPBadRequest(reason="port has to be a number")
         row = await self._entry.forwards.add(client, port)
         return web.json_response({"client": client.name, **forward_view(self._config, row)})

@@ -440,7 +440,8 @@ REQUIRED = object()
 
 def _value(given: dict[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:
     value = given.get(name, default)
-    if value is REQUIRED or not (type(value) is kind or value is default):
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if value is REQUIRED or not (right or value is default):
         raise DeniedError(400, name, "", f"{name} has to be {'a text' if kind is str else 'a whole number'}.")
     return value
 

@@ -9,8 +9,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -81,7 +80,7 @@ class Limited(asyncio.Protocol):
         """As the inner one says."""
         return self._inner.eof_received() if self._transport else None
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Let the next one in."""
         if self._transport is None:
             return
@@ -90,7 +89,7 @@ class Limited(asyncio.Protocol):
         if not self._open[self._peer]:
             del self._open[self._peer]
         self._transport = None
-        self._inner.connection_lost(error)
+        self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Hand on."""
@@ -118,7 +117,7 @@ class LimitedSite(web.BaseSite):
     async def start(self) -> None:
         """Listen."""
         await super().start()
-        make = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+        make: Any = self._runner.server
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Limited(make(), self._open), sock=self._socket, backlog=4096)
 

@@ -27,12 +27,12 @@ def answering(alive: Mapping[str, str]) -> set[str]:
     return set(Pinger(alive).run(BEFORE_SECONDS))
 
 
-def lost(expected: Collection[str], wanted: Mapping[str, object], seconds: float) -> list[str]:
+def lost(expected: Collection[str], wanted: _network.Network, seconds: float) -> list[str]:
     """Which of the servers do not answer at the address that they are to have, and note them for the next run.
 
     Args:
         expected: those that answered before, or that an earlier change lost.
-        wanted: what is wanted on this host, see ``_network.network_from``.
+        wanted: what is wanted on this host.
         seconds: how long they may take; 0 asks nobody.
     """
     addresses = {name: address for name, address in _network.server_addresses(wanted).items() if name in expected}

@@ -13,13 +13,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import _host, _network, _nftables, _restore, _rules, _wireguard
+from . import _host, _netlink, _network, _nftables, _restore, _rules, _wireguard
 from ._network import Report
 
 PROGRAM_DIR = Path("/usr/lib/warren")
 ENGINE_DIR = PROGRAM_DIR / "warren_network"
 # Imported, and so brought along to the host, every one.
-ENGINE = (_host, _nftables, _wireguard, _rules, _network, _restore)
+ENGINE = (_host, _netlink, _nftables, _wireguard, _rules, _network, _restore)
 UNIT_DIR = Path("/etc/systemd/system")
 
 # How systemctl prints a time with --timestamp=us+utc.

@@ -10,6 +10,7 @@ it is live, so that a run that fails half way, or a power cut, is finished by th
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ class Network:
         packages: Debian packages, besides those that the engine needs itself.
         links: WireGuard links; one of ours that is not here is removed.
         userspace: True for userspace WireGuard, False for the kernel's, None for the kernel's where it has one.
+        data: all this as plain data.
+        unfinished: of what is on record, whether the run that noted it did not get to its end.
     """
 
     version: str
@@ -44,6 +47,8 @@ class Network:
     links: Mapping[str, _wireguard.Link]
     userspace: bool | None = None
     packages: Sequence[str] = ()
+    data: Mapping[str, object] = field(default_factory=dict)
+    unfinished: bool = False
 
 
 @dataclass
@@ -113,20 +118,26 @@ def network_from(data: Mapping[str, object]) -> Network:
         links={str(link["name"]): _wireguard.link_from(link) for link in _wireguard.dicts(links)},
         userspace=None if userspace is None else bool(userspace),
         packages=[str(package) for package in _wireguard.strings(packages)],
+        data={key: value for key, value in data.items() if key != UNFINISHED},
+        unfinished=bool(data.get(UNFINISHED)),
     )
 
 
-def recorded() -> dict[str, object]:
-    """What the last run wanted, as it stands in ``network.json``; empty before the first run."""
+def recorded() -> Network | None:
+    """What the last run wanted, as it stands in ``network.json``; None before the first run."""
     text = _host.read(STATE_FILE)
-    data = json.loads(text) if text else {}
-    return data if isinstance(data, dict) else {}
+    return _parsed(text) if text else None
+
+
+@functools.lru_cache(maxsize=2)  # asked for again and again, and the work grows with the fleet
+def _parsed(text: str) -> Network:
+    return network_from(json.loads(text))
 
 
 def recorded_links() -> Mapping[str, _wireguard.Link]:
     """The links that the last run wanted, by name."""
-    data = recorded()
-    return network_from(data).links if data else {}
+    last = recorded()
+    return last.links if last else {}
 
 
 def state_text(data: Mapping[str, object]) -> str:
@@ -150,27 +161,25 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def missing_packages(data: Mapping[str, object]) -> list[str]:
-    """The Debian packages that have to be installed before :func:`converge` can do what is wanted."""
-    network = network_from(data)
+def missing_commands(network: Network) -> list[str]:
+    """The Debian packages without which :func:`converge` cannot do what is wanted."""
     missing = _host.missing_packages(_host.COMMANDS)
     if _userspace(network):
         missing += _host.missing_packages({"wireguard-go": "wireguard-go"})
-    return missing + _host.not_installed(network.packages)
+    return missing
 
 
-def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
+def converge(network: Network, apply: bool, report: Report) -> None:
     """Compare what is wanted with what is live, and put it in place.
 
     Args:
-        data: what is wanted, see :func:`network_from`.
+        network: what is wanted.
         apply: False only compares, and changes nothing.
         report: where differences are noted; they are the same in both cases.
 
     Raises:
         NetworkError: something is in the way; the message has the remedy.
     """
-    network = network_from(data)
     with _alone():
         live = _known(_wireguard.live_links(), network)
         _refuse_foreign(network, live)
@@ -180,7 +189,7 @@ def converge(data: Mapping[str, object], apply: bool, report: Report) -> None:
         _sysctl_file(network, report, apply)
         _tables(network, report, apply)
         _routing_rules(network, report, apply)
-        _links(network, data, live, report, apply)
+        _links(network, live, report, apply)
         _sysctl(_of_links(network), report, apply)
         if adopted:
             report.differs("take the new private key", [], [f"private key of {purpose}: new" for purpose in adopted])
@@ -213,9 +222,9 @@ def _alive(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, s
     }
 
 
-def server_addresses(data: Mapping[str, object]) -> dict[str, str]:
+def server_addresses(network: Network) -> dict[str, str]:
     """The addresses that servers are to have on this server's links, by what a message calls them."""
-    links = network_from(data).links.values()
+    links = network.links.values()
     return {label: address for link in links for peer in link.peers.values() for label, address in _labelled(peer)}
 
 
@@ -235,8 +244,9 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
     def peers_of(links: Mapping[str, _wireguard.Link]) -> dict[tuple[str, str], _wireguard.Peer]:
         return {(link.name, key): peer for link in links.values() for key, peer in link.peers.items()}
 
+    noted = recorded()
     last, now = peers_of(recorded_links()), peers_of(network.links)
-    finished = not recorded().get(UNFINISHED)
+    finished = not (noted and noted.unfinished)
 
     def known(link: str, peer: _wireguard.Peer) -> _wireguard.Peer:
         before, wanted = last.get((link, peer.public_key)), now.get((link, peer.public_key))
@@ -286,8 +296,9 @@ def _sysctl_file(network: Network, report: Report, apply: bool) -> None:
 
 
 def _tables(network: Network, report: Report, apply: bool) -> None:
+    listings = _nftables.expected(network.tables, create_secrets=apply)
     for table in network.tables:
-        wanted = _nftables.expected(table, create_secrets=apply)
+        wanted = listings[table.name]
         script = table.script(create_secrets=False)
         if not _host.in_place(table.path, script):
             report.actions.append(f"write {table.path}")
@@ -311,57 +322,53 @@ def _tables(network: Network, report: Report, apply: bool) -> None:
 
 def _routing_rules(network: Network, report: Report, apply: bool) -> None:
     wanted, live = _rules.wanted(network.links.values()), _rules.live()
-    missing, surplus = ([rule for rule in one if rule not in other] for one, other in ((wanted, live), (live, wanted)))
+    there, due = set(live), set(wanted)
+    missing, surplus = [rule for rule in wanted if rule not in there], [rule for rule in live if rule not in due]
     if missing or surplus:
         report.differs("set routing rules", [str(rule) for rule in surplus], [str(rule) for rule in missing])
     if apply:
         _wireguard.batch(_rules.steps(missing, surplus))
 
 
-def _links(
-    network: Network,
-    data: Mapping[str, object],
-    live: Mapping[str, _wireguard.Link],
-    report: Report,
-    apply: bool,
-) -> None:
-    text = state_text(data)
+def _links(network: Network, live: Mapping[str, _wireguard.Link], report: Report, apply: bool) -> None:
+    text = state_text(network.data)
     old = _host.read(STATE_FILE)
     noted = _host.in_place(STATE_FILE, text)
     if not noted:
         report.actions.append(f"write {STATE_FILE}")
         if apply:
-            _host.write(STATE_FILE, state_text({**data, UNFINISHED: True}))
+            _host.write(STATE_FILE, state_text({**network.data, UNFINISHED: True}))
     if recorded_version(old) not in ("", network.version):
         report.differs("note the version", [f"version {recorded_version(old)}"], [f"version {network.version}"])
     for name in sorted(set(live) - set(network.links)):
         report.differs(f"remove link {name}", describe(live[name]), [])
         if apply:
             _wireguard.remove(name)
-    steps: list[str] = []
-    for link in network.links.values():
-        steps += _link(network, link, live.get(link.name), report, apply)
-    if apply:
+    pairs, steps = _differing_links(network, live, report)
+    if apply and pairs:
+        _wireguard.create([wanted for wanted, _here in pairs if wanted.name not in live], _userspace(network))
+        _wireguard.configure(pairs)
         _wireguard.apply_steps(steps)
     if apply and not noted:
         _host.write(STATE_FILE, text)
 
 
-def _link(
-    network: Network, wanted: _wireguard.Link, live: _wireguard.Link | None, report: Report, apply: bool
-) -> list[str]:
-    """Bring one link's WireGuard side in line; what remains for ``ip`` is returned, to run all links' at once."""
-    here = live or _wireguard.Link(wanted.name, wanted.purpose, "", 0, 0, (), frozenset(), {}, up=False)
-    before, after = describe(here) if live else [], describe(wanted, here)
-    steps = _wireguard.address_steps(wanted, here)
-    if before == after and not steps:
-        return []
-    report.differs(f"{'change' if live else 'make'} link {wanted.name}", before, after)
-    if apply:
-        if live is None:
-            _wireguard.create(wanted, _userspace(network))
-        _wireguard.configure(wanted, here)
-    return steps
+def _differing_links(
+    network: Network, live: Mapping[str, _wireguard.Link], report: Report
+) -> tuple[list[tuple[_wireguard.Link, _wireguard.Link]], list[str]]:
+    """The links that differ, each as wanted and as it is, and the lines for ``ip`` that are due once they are there."""
+    pairs, steps = [], []
+    userspace = _userspace(network) if set(network.links) - set(live) else False
+    for name, wanted in network.links.items():
+        new = _wireguard.Link(name, wanted.purpose, "", 0, 0, (), frozenset(), {}, up=False, userspace=userspace)
+        here = live.get(name, new)
+        before, after = describe(here) if name in live else [], describe(wanted, here)
+        own_steps = _wireguard.address_steps(wanted, here)
+        if before != after or own_steps:
+            report.differs(f"{'change' if name in live else 'make'} link {name}", before, after)
+            pairs.append((wanted, here))
+            steps += own_steps
+    return pairs, steps
 
 
 def recorded_version(text: str | None) -> str:

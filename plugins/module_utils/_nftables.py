@@ -10,7 +10,8 @@ running program (the agent): their elements are neither compared nor touched. Th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ GATE = "ready"
 TABLE_DIR = _host.STATE_DIR / "nftables.d"
 
 _SECRET = re.compile(r"@secret:([a-z0-9_]+)@")
+_TABLE = re.compile(r"^table inet (?P<name>\S+) \{\n.*?^\}\n", re.MULTILINE | re.DOTALL)
 _SET = re.compile(r"^\t(?P<kind>set|map) (?P<name>\S+) \{\n(?P<body>.*?)^\t\}\n", re.MULTILINE | re.DOTALL)
 _ELEMENTS = re.compile(r"^\t\telements = (\{.*?\})\n", re.MULTILINE | re.DOTALL)
 
@@ -60,18 +62,29 @@ def table_from(data: Mapping[str, object]) -> Table:
     return Table(str(data["name"]), str(data["content"]))
 
 
-def expected(table: Table, create_secrets: bool) -> str:
-    """How nft lists the table once it is loaded, found out by loading it in an empty network namespace.
+def expected(tables: Sequence[Table], create_secrets: bool) -> dict[str, str]:
+    """How nft lists tables once they are loaded, by name, found out by loading them in an empty network namespace.
 
     Raises:
-        NetworkError: nft refuses the table; the message has nft's words.
+        NetworkError: nft refuses a table; the message has its name and nft's words.
     """
+    scripts = {table.name: table.script(create_secrets) for table in tables}
+    if not scripts:
+        return {}
+    result = _listed("".join(scripts.values()))
+    if not result.returncode:
+        return {match["name"]: match[0] for match in _TABLE.finditer(result.stdout)}
+    for name, script in scripts.items():
+        result = _listed(script)
+        if result.returncode:
+            raise _host.NetworkError(f"nftables table {name} is not accepted: {result.stderr.strip()}")
+    raise _host.NetworkError(f"nftables tables {', '.join(scripts)} are accepted, but not together")
+
+
+def _listed(script: str) -> subprocess.CompletedProcess[str]:
     # Two processes, for nft does not list what it has not committed.
-    shell = f"nft --file - && exec nft --stateless list table inet {table.name}"
-    result = _host.attempt(["unshare", "--net", "sh", "-c", shell], table.script(create_secrets))
-    if result.returncode:
-        raise _host.NetworkError(f"nftables table {table.name} is not accepted: {result.stderr.strip()}")
-    return result.stdout
+    shell = "nft --file - && exec nft --stateless list ruleset"
+    return _host.attempt(["unshare", "--net", "sh", "-c", shell], script)
 
 
 def live(name: str) -> str | None:

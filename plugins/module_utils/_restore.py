@@ -12,16 +12,17 @@ from . import _host, _network
 
 def main() -> int:
     """Restore and say what was done; 0 if the host is as recorded now."""
-    data = {key: value for key, value in _network.recorded().items() if key != _network.UNFINISHED}
-    if not data:
+    network = _network.recorded()
+    if not network:
         sys.stdout.write("nothing recorded yet: site.yml has not run on this host\n")
         return 0
     report = _network.Report()
     try:
-        missing = _network.missing_packages(data)
+        # What only programs need is no reason to leave the host without its firewall.
+        missing = _network.missing_commands(network)
         if missing:
             raise _host.NetworkError(f"not installed: {' '.join(missing)}")
-        _network.converge(data, apply=True, report=report)
+        _network.converge(network, apply=True, report=report)
     except _host.NetworkError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -3,12 +3,13 @@
 # standard library and relative imports only.
 """WireGuard links of this host: what is live, and the steps from there to what is wanted.
 
-``wg`` speaks to the kernel and to userspace WireGuard alike (wg(8)), so both take the same path here; only making and
-removing an interface differs.
+``wg`` speaks to the kernel and to userspace WireGuard alike (wg(8)), and reads all links in one process. To change them
+it takes one or two for each link, so the kernel is spoken to directly. Userspace WireGuard is a process a link anyway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import json
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _host
+from . import _host, _netlink
 
 KEY_DIR = _host.STATE_DIR / "keys"
 
@@ -105,6 +106,7 @@ class Link:
         routes: routes into it besides those of its addresses.
         peers: by public key.
         up: of a live link, whether it is up.
+        userspace: of a live link, whether a process of its own runs it, and not the kernel.
         mark: of a wanted link, the mark of the packets that take the routes of its table; 0 for none.
     """
 
@@ -117,6 +119,7 @@ class Link:
     routes: frozenset[Route]
     peers: Mapping[str, Peer] = field(default_factory=dict)
     up: bool = True
+    userspace: bool = False
     mark: int = 0
 
 
@@ -275,6 +278,7 @@ def live_links() -> dict[str, Link]:
             routes=frozenset(routes.get(name, ())),
             peers=peers.get(name, {}),
             up="UP" in str(data["flags"]),
+            userspace=_kind(data) != "wireguard",
         )
         for name, data in found.items()
         if str(data.get("ifalias", "")).startswith(ALIAS)
@@ -288,6 +292,11 @@ def foreign_interfaces() -> set[str]:
 
 def _interfaces() -> dict[str, Mapping[str, object]]:
     return {str(data["ifname"]): data for data in json.loads(_host.run(["ip", "-json", "-details", "address"]) or "[]")}
+
+
+def _kind(data: Mapping[str, object]) -> str:
+    details = data.get("linkinfo")
+    return str(details.get("info_kind", "")) if isinstance(details, dict) else ""
 
 
 def _addresses(data: Mapping[str, object]) -> tuple[str, ...]:
@@ -339,27 +348,35 @@ def _dump() -> tuple[dict[str, dict[str, Peer]], dict[str, int], dict[str, str]]
 
 def kernel_has_wireguard() -> bool:
     """Whether this host's kernel makes WireGuard interfaces, found out by making one in an empty network namespace."""
+    if Path("/sys/module/wireguard").is_dir():
+        return True
     if _host.missing_packages({"ip": "iproute2"}):
-        # To be installed first. Until then the module on disk, or loaded, has to do as a sign.
+        # To be installed first. Until then the module on disk has to do as a sign.
         modules = Path("/lib/modules", os.uname().release)
         listed = [_host.read(modules / name) or "" for name in ("modules.dep", "modules.builtin")]
-        return Path("/sys/module/wireguard").is_dir() or any("/wireguard.ko" in text for text in listed)
+        return any("/wireguard.ko" in text for text in listed)
     return not _host.attempt(["unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"]).returncode
 
 
-def create(link: Link, userspace: bool) -> None:
-    """Make a link's interface, without address or peer."""
-    if userspace:
-        _host.run(["systemctl", "start", unit(link.name)])
-        if not _answers(link.name):
-            # Seen on a busy machine: it hangs, and the next one does not.
-            _host.run(["systemctl", "restart", unit(link.name)])
-            if not _answers(link.name):
-                name = unit(link.name)
-                raise _host.NetworkError(f"{name} did not bring up {link.name}: see journalctl --unit {name}")
-    else:
-        _host.run(["ip", "link", "add", "dev", link.name, "type", "wireguard"])
-    _host.run(["ip", "link", "set", "dev", link.name, "alias", f"{ALIAS} {link.purpose}"])
+def create(links: Sequence[Link], userspace: bool) -> None:
+    """Make links' interfaces, without address or peer."""
+    lines = []
+    for link in links:
+        if userspace:
+            _start(link.name)
+        else:
+            lines.append(f"link add dev {link.name} type wireguard")
+        lines.append(f'link set dev {link.name} alias "{ALIAS} {link.purpose}"')
+    batch({"-4": lines})
+
+
+def _start(name: str) -> None:
+    _host.run(["systemctl", "start", unit(name)])
+    if not _answers(name):
+        # Seen on a busy machine: it hangs, and the next one does not.
+        _host.run(["systemctl", "restart", unit(name)])
+        if not _answers(name):
+            raise _host.NetworkError(f"{unit(name)} did not bring up {name}: see journalctl --unit {unit(name)}")
 
 
 def unit(name: str) -> str:
@@ -384,17 +401,56 @@ def remove(name: str) -> None:
     _host.attempt(["ip", "link", "delete", "dev", name])
 
 
-def configure(wanted: Link, here: Link) -> None:
-    """Change what differs in a link's keys, port and peers; every other peer keeps its session."""
-    if here.public_key != wanted.public_key or here.listen_port != wanted.listen_port:
+def configure(pairs: Sequence[tuple[Link, Link]]) -> None:
+    """Change what differs in links' keys, ports and peers; every other peer keeps its session.
+
+    Args:
+        pairs: of each link, what is wanted and what is live.
+    """
+    in_kernel = [(wanted, here) for wanted, here in pairs if not here.userspace]
+    if in_kernel:
+        with contextlib.closing(_netlink.WireGuard()) as kernel:
+            for wanted, here in in_kernel:
+                _configure(kernel, wanted, here)
+    for wanted, here in pairs:
+        if here.userspace:
+            _configure_userspace(wanted, here)
+
+
+def _own_side_differs(wanted: Link, here: Link) -> bool:
+    return here.public_key != wanted.public_key or here.listen_port != wanted.listen_port
+
+
+def _peers_gone(wanted: Link, here: Link) -> list[str]:
+    return [key for key in here.peers if key not in wanted.peers]
+
+
+def _peers_due(wanted: Link, here: Link) -> list[Peer]:
+    return [peer for key, peer in wanted.peers.items() if key not in here.peers or not here.peers[key].like(peer)]
+
+
+def _configure(kernel: _netlink.WireGuard, wanted: Link, here: Link) -> None:
+    peers = [_netlink.no_peer(key) for key in _peers_gone(wanted, here)]
+    for peer in _peers_due(wanted, here):
+        settings = (peer.preshared_key, peer.endpoint, peer.allowed_ips, peer.keepalive)
+        peers.append(_netlink.peer(peer.public_key, *settings))
+    if _own_side_differs(wanted, here):
+        private_key = _host.read(key_path(wanted.purpose)) or ""
+        kernel.set_device(wanted.name, private_key, wanted.listen_port, peers)
+    elif peers:
+        kernel.set_device(wanted.name, peers=peers)
+
+
+def _configure_userspace(wanted: Link, here: Link) -> None:
+    if _own_side_differs(wanted, here):
         key = str(key_path(wanted.purpose))
         _host.run(["wg", "set", wanted.name, "listen-port", str(wanted.listen_port), "private-key", key])
-    gone = [key for key in here.peers if key not in wanted.peers]
-    for batch in (gone[start : start + 100] for start in range(0, len(gone), 100)):
-        _host.run(["wg", "set", wanted.name, *(word for key in batch for word in ("peer", key, "remove"))])
-    differing = [peer for key, peer in wanted.peers.items() if key not in here.peers or not here.peers[key].like(peer)]
-    if differing:
-        _host.run(["wg", "addconf", wanted.name, "/dev/stdin"], "".join(_stanza(peer) for peer in differing))
+    gone = _peers_gone(wanted, here)
+    for some in (gone[start : start + 100] for start in range(0, len(gone), 100)):
+        _host.run(["wg", "set", wanted.name, *(word for key in some for word in ("peer", key, "remove"))])
+    due = _peers_due(wanted, here)
+    if due:
+        _host.run(["wg", "addconf", wanted.name, "/dev/stdin"], "".join(_stanza(peer) for peer in due))
 
 
 def _stanza(peer: Peer) -> str:

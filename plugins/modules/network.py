@@ -213,7 +213,7 @@ class Module(AnsibleModule):
         self.log("placing what the inventory has for this server")
 
 
-def place(module: AnsibleModule, wanted: dict[str, object], apply: bool) -> _network.Report:
+def place(module: AnsibleModule, wanted: _network.Network, apply: bool) -> _network.Report:
     """Compare, and apply if asked to."""
     report = _network.Report()
     _install.install(module.params["parts"], report, apply)
@@ -228,8 +228,8 @@ def main() -> None:
     report = _network.Report()
     lost: list[str] = []
     try:
-        wanted = _network.wanted_from(module.params)
-        missing = _network.missing_packages(wanted)
+        wanted = _network.network_from(_network.wanted_from(module.params))
+        missing = _network.missing_commands(wanted) + _host.not_installed(wanted.packages)
         if not missing:
             report = place(module, wanted, apply=False)
         if not missing and not module.check_mode:

@@ -85,13 +85,14 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        wanted = _network.recorded_links()
+        last = _network.recorded()
+        wanted = last.links if last else {}
         live = _wireguard.live_links() if wanted else {}
     except _host.NetworkError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
-        version=str(_network.recorded().get("version", "")),
+        version=last.version if last else "",
         links={name: describe(link, live.get(name)) for name, link in wanted.items()},
     )
 

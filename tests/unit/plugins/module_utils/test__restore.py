@@ -1,0 +1,44 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What boot does with what the last run noted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.warren.vpn.plugins.module_utils import _network, _restore
+
+WANTED = {"version": "1.0.0", "sysctl": {}, "tables": [], "links": [], "packages": ["no-such-package"]}
+
+
+@pytest.fixture
+def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[_network.Network]:
+    """What was put in place, where nothing really is."""
+    done: list[_network.Network] = []
+    monkeypatch.setattr(_network, "STATE_FILE", tmp_path / "network.json")
+    monkeypatch.setattr(_network, "converge", lambda network, **_more: done.append(network))
+    return done
+
+
+def test_a_host_that_no_run_has_reached_is_left_alone(restored: list[_network.Network]) -> None:
+    assert _restore.main() == 0
+    assert restored == []
+
+
+def test_a_package_that_only_programs_need_keeps_nobody_from_the_firewall(restored: list[_network.Network]) -> None:
+    _network.STATE_FILE.write_text(_network.state_text({**WANTED, _network.UNFINISHED: True}))
+    assert _restore.main() == 0
+    (network,) = restored
+    # What boot puts in place is then noted as finished.
+    assert network.unfinished
+    assert network.data == WANTED
+
+
+def test_what_the_engine_cannot_do_without_is_named(
+    restored: list[_network.Network], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _network.STATE_FILE.write_text(_network.state_text(WANTED))
+    monkeypatch.setattr(_network, "missing_commands", lambda _network: ["nftables"])
+    assert (_restore.main(), restored) == (1, [])
+    assert capsys.readouterr().err == "not installed: nftables\n"

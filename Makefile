@@ -24,15 +24,19 @@ clean: lab-down ## Remove all that make lab and make test made, but for Debian p
 	@lab/clean
 
 # The gates: noxfile.py has the sessions. .venv holds requirements/lab.txt and test.txt, whose pins agree.
-.PHONY: test lint fix unit sanity build bench bench-sessions bench-portal docs pins gates-venv
+.PHONY: test test-kernel lint fix unit sanity build bench bench-sessions bench-portal bench-links docs pins gates-venv
 
 gates-venv: venv
 	@cmp -s requirements/test.txt .venv/test.txt || \
 	  { .venv/bin/python -m pip install --quiet -r requirements/lab.txt -r requirements/test.txt && cp requirements/test.txt .venv/; }
 
-test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity, newest ansible-core, molecule
+test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity, newest ansible-core, molecule, kernel
 	@lab/bootstrap tests
 	@.venv/bin/nox
+
+test-kernel: gates-venv ## All that can run on Debian's own kernels, in emulated machines: 6.12, 6.1, and Debian 13
+	@lab/bootstrap tests
+	@.venv/bin/nox -s kernel -- all
 
 lint: gates-venv ## ansible-lint, yamllint, ruff, mypy; argument_specs against defaults and READMEs
 	@.venv/bin/nox -s lint specs
@@ -58,6 +62,10 @@ bench-sessions: venv ## Measure sessions against the source document's way of ma
 
 bench-portal: venv ## Measure the portal with 500 clients at once (about a minute)
 	@.venv/bin/python tests/bench/portal/bench.py
+
+bench-links: gates-venv ## Measure 250 and 1,000 links of one server on Debian's own kernel, in an emulated machine
+	@lab/bootstrap tests
+	@.venv/bin/nox -s bench_links
 
 docs: gates-venv ## Write the reference part of every role's README
 	@.venv/bin/nox -s docs

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +35,7 @@ SHIPPED = {
 }  # fmt: skip
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "specs", "unit", "build", "sanity", "newest", "molecule"]
+nox.options.sessions = ["lint", "specs", "unit", "build", "sanity", "newest", "molecule", "kernel"]
 os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
@@ -204,9 +205,10 @@ def newest(session: nox.Session) -> None:
 
 @nox.session
 def molecule(session: nox.Session) -> None:
-    """Run every molecule scenario, or those named after `--`."""
+    """Run every molecule scenario but `kernel`, which has a session of its own, or those named after `--`."""
     use_checkout()
-    scenarios = session.posargs or sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+    here = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"kernel"}
+    scenarios = session.posargs or sorted(here)
     if not scenarios:
         session.error("molecule/ holds no scenario")
     failed, seconds = [], {}
@@ -220,3 +222,48 @@ def molecule(session: nox.Session) -> None:
     session.log(f"seconds: {', '.join(f'{name} {number}' for name, number in seconds.items())}")
     if failed:
         session.error(f"failed: {', '.join(failed)}")
+
+
+@contextmanager
+def machine(session: nox.Session, linux: str, image: str) -> Iterator[Callable[[str], object]]:
+    """Start an emulated machine with this checkout in it; yield what runs a command there, in the checkout."""
+    program, name = str(ROOT / "lab/machine"), f"linux-{linux}-{image}"
+    try:
+        session.run(program, "start", name, env={"MACHINE_KERNEL": linux, "MACHINE_IMAGE": image}, external=True)
+        session.run(program, "put", name, external=True)
+        yield lambda command: session.run(program, "ssh", name, f"cd /srv/warren && {command}", external=True)
+    finally:
+        session.run(program, "stop", name, external=True)
+
+
+@nox.session
+def kernel(session: nox.Session) -> None:
+    """Run the scenario `kernel` on Debian's own kernel, in an emulated machine.
+
+    Its quick half on Linux 6.12; with `-- all` the whole of it there, on Debian 12's 6.1, and with hosts of Debian 13.
+    `-- KERNEL IMAGE [OPTION...]` runs one combination, with options for pytest.
+    """
+    runs, options = [("6.12", "bookworm")], ["-m", "kernel"]
+    if session.posargs == ["all"]:
+        runs, options = [*runs, ("6.1", "bookworm"), ("6.12", "trixie")], []
+    elif session.posargs:
+        linux, image, *options = session.posargs
+        runs = [(linux, image)]
+    failed = []
+    for linux, image in runs:
+        settings = f"LAB_IMAGE={image} PYTEST_ADDOPTS={shlex.quote(shlex.join(options))}"
+        session.log(f"Linux {linux}, hosts of {image}")
+        try:
+            with machine(session, linux, image) as run:
+                run(f"{settings} .venv/bin/nox -s molecule -- kernel")
+        except CommandFailed:
+            failed.append(f"Linux {linux} with {image}")
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
+@nox.session
+def bench_links(session: nox.Session) -> None:
+    """Run tests/bench/links on Debian's own kernel, in an emulated machine."""
+    with machine(session, "6.12", "bookworm") as run:
+        run(f".venv/bin/python tests/bench/links/bench.py {shlex.join(session.posargs)}")

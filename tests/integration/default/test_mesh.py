@@ -11,12 +11,14 @@ PING_ALL = "for a in {}; do ping -q -c 1 -W 5 $a >/dev/null && echo $a & done; w
 LISTEN = "python3 -m http.server 8443 --bind {} --directory /run/nothing"
 
 
+@pytest.mark.kernel
 def test_every_pair_of_servers_pings_on_both_families(fleet):
     for server in fleet.servers:
         others = {fleet.control(other, family) for other in fleet.servers if other != server for family in (4, 6)}
         assert set(fleet.sh(server, PING_ALL.format(" ".join(others))).split()) == others, server
 
 
+@pytest.mark.kernel
 def test_names_addresses_and_ports_are_those_of_the_design(fleet):
     for server in fleet.servers:
         (link,) = fleet.ip(server, "address", "show", "dev", "wg0ctl")

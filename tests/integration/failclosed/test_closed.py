@@ -14,6 +14,7 @@ AWAY = "mv /usr/lib/warren/warrend /usr/lib/warren/away"
 BACK = "mv /usr/lib/warren/away /usr/lib/warren/warrend; systemctl start warrend.service"
 
 
+@pytest.mark.kernel
 def test_a_start_and_a_switch_and_a_stop(fleet, judge):
     view = fleet.ctl("ams", "start", "alice", "nyc")
     time.sleep(1)
@@ -38,6 +39,7 @@ def test_what_follows_a_switch_does_not_leave_by_the_exit_before(fleet, judge):
     assert set(judge.sources(since)) <= judge.of("fra")
 
 
+@pytest.mark.kernel
 def test_an_exit_that_is_off(fleet, judge):
     """Blocked while it is off, told so, and through again by itself."""
     view = fleet.ctl("ams", "start", "alice", "nyc")
@@ -89,6 +91,7 @@ def test_a_start_towards_an_exit_that_is_off(fleet, judge):
     judge.nothing_from_ams(since)
 
 
+@pytest.mark.kernel
 def test_the_mesh_is_cut(fleet, judge):
     """The servers' coordination is away, then the links too."""
     view = fleet.ctl("ams", "start", "alice", "nyc")
@@ -106,6 +109,7 @@ def test_the_mesh_is_cut(fleet, judge):
     judge.nothing_from_ams(view["since"])
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("server", ["ams", "nyc"])
 def test_the_agent_is_killed_and_stays_away(fleet, judge, server):
     """Traffic goes on by what is in the kernel; nothing else does."""
@@ -121,6 +125,7 @@ def test_the_agent_is_killed_and_stays_away(fleet, judge, server):
     judge.nothing_from_ams(view["since"])
 
 
+@pytest.mark.kernel
 def test_the_entry_is_rebooted(fleet, judge):
     """Her session is in force before she can pass at all."""
     view = fleet.ctl("ams", "start", "alice", "nyc")
@@ -148,6 +153,7 @@ def test_the_entry_is_rebooted_and_its_agent_does_not_start(fleet, judge):
     judge.nothing_from_ams(view["since"])
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("command", ["restart", "reload", "stop"])
 def test_the_ruleset_is_loaded_anew(fleet, judge, command):
     """By the distribution's own service, which flushes all there is."""
@@ -163,6 +169,7 @@ def test_the_ruleset_is_loaded_anew(fleet, judge, command):
     assert fleet.agrees("ams")["sessions"] == 1
 
 
+@pytest.mark.kernel
 def test_our_own_tables_are_loaded_anew(fleet, judge):
     """As a run does when the fleet, or the collection, has changed; once with a chain that has to go."""
     view = fleet.ctl("ams", "start", "alice", "nyc")

@@ -39,6 +39,7 @@ def echoes(fleet, since, version):
     return {line.split(" > ")[0].split()[-1] for line in fleet.recorded(expression, since)}
 
 
+@pytest.mark.kernel
 def test_alice_leaves_from_nyc_within_a_second_and_carol_does_not(fleet):
     assert fleet.curl("alice")["ip"] in fleet.exits("ams")
     fleet.ctl("ams", "start", "alice", "nyc")
@@ -77,6 +78,7 @@ def test_the_exit_address_is_picked_for_each_session(fleet, version):
     assert found == {*fleet.exits("nyc", version), *fleet.exits("sgp", version)}
 
 
+@pytest.mark.kernel
 def test_switching_takes_over_a_running_flow(fleet, version):
     """One socket goes on asking: not one answer says an address it should not, and each change shows soon."""
     first = ""
@@ -97,12 +99,14 @@ def test_switching_takes_over_a_running_flow(fleet, version):
     assert order == ["ams", "nyc", "sgp", "nyc", "ams"], output
 
 
+@pytest.mark.kernel
 def test_packets_of_the_tunnels_size_pass_unfragmented(fleet, version):
     fleet.ctl("ams", "start", "alice", "nyc")
     size = 1420 - (28 if version == 4 else 48)
     fleet.sh("alice", f"ping -c 1 -W 5 -M do -s {size} {fleet.web(version)}")
 
 
+@pytest.mark.kernel
 def test_a_packet_too_large_for_the_link_is_answered(fleet, version):
     """As an OpenVPN client's, whose tunnel takes 1500 bytes: it is told, and the next one fits."""
     fleet.ctl("ams", "start", "alice", "nyc")
@@ -116,6 +120,7 @@ def test_a_packet_too_large_for_the_link_is_answered(fleet, version):
         fleet.sh("alice", "ip link set ams mtu 1420; ip route flush cache; ip -6 route flush cache")
 
 
+@pytest.mark.kernel
 def test_an_answer_too_large_for_the_link_does_not_vanish(fleet, version):
     """The exit tells the web, from behind the address translation, and the web sends smaller ones."""
     fleet.ctl("ams", "start", "alice", "nyc")
@@ -130,6 +135,7 @@ def test_an_answer_too_large_for_the_link_does_not_vanish(fleet, version):
         fleet.sh("web", "ip route flush cache; ip -6 route flush cache")
 
 
+@pytest.mark.kernel
 def test_tcp_is_told_the_size_of_the_link(fleet, version):
     """Even if the client does not know it, in both directions."""
     fleet.ctl("ams", "start", "alice", "nyc")

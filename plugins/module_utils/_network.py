@@ -297,6 +297,7 @@ def _sysctl_file(network: Network, report: Report, apply: bool) -> None:
 
 def _tables(network: Network, report: Report, apply: bool) -> None:
     listings = _nftables.expected(network.tables, create_secrets=apply)
+    live = _nftables.live_tables(list(listings))
     for table in network.tables:
         wanted = listings[table.name]
         script = table.script(create_secrets=False)
@@ -304,7 +305,7 @@ def _tables(network: Network, report: Report, apply: bool) -> None:
             report.actions.append(f"write {table.path}")
             if apply:
                 _host.write(table.path, script)
-        here = _nftables.comparable(_nftables.live(table.name), wanted)
+        here = _nftables.comparable(live.get(table.name), wanted)
         if here != wanted:
             report.differs(
                 f"load nftables table {table.name}",

@@ -73,7 +73,7 @@ def expected(tables: Sequence[Table], create_secrets: bool) -> dict[str, str]:
         return {}
     result = _listed("".join(scripts.values()))
     if not result.returncode:
-        return {match["name"]: match[0] for match in _TABLE.finditer(result.stdout)}
+        return _by_name(result.stdout)
     for name, script in scripts.items():
         result = _listed(script)
         if result.returncode:
@@ -89,8 +89,20 @@ def _listed(script: str) -> subprocess.CompletedProcess[str]:
 
 def live(name: str) -> str | None:
     """How nft lists the live table, or None where there is no such table."""
-    result = _host.attempt(["nft", "--stateless", "list", "table", "inet", name])
-    return None if result.returncode else result.stdout
+    return live_tables([name]).get(name)
+
+
+def live_tables(names: Sequence[str]) -> dict[str, str]:
+    """How nft lists the live tables of these names, by name; one that is not there is left out."""
+    commands = "".join(f"list table inet {name}\n" for name in names)
+    result = _host.attempt(["nft", "--stateless", "--file", "-"], commands)
+    if result.returncode and len(names) > 1:  # nft lists all of them or nothing
+        return {name: listing for one in names for name, listing in live_tables([one]).items()}
+    return {} if result.returncode else _by_name(result.stdout)
+
+
+def _by_name(listing: str) -> dict[str, str]:
+    return {match["name"]: match[0] for match in _TABLE.finditer(listing)}
 
 
 def comparable(listing: str | None, wanted: str) -> str:

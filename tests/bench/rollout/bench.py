@@ -9,7 +9,6 @@ Each pair of runs is one after the other, so that what else the machine does mee
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import re
@@ -25,6 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from generated import generated, key, write
 
 ROOT = Path(__file__).resolve().parents[3]
 LAB = ROOT / ".lab"
@@ -57,17 +59,6 @@ def options() -> argparse.Namespace:
     if args.what == "fleet" and args.sizes[0] < OWN_SERVERS:
         parser.error(f"--sizes: the lab has at least {OWN_SERVERS} servers")
     return args
-
-
-def key() -> str:
-    """Make up a public key."""
-    return base64.b64encode(os.urandom(32)).decode()
-
-
-def write(path: Path, data: object) -> None:
-    """Write a JSON file, which Ansible reads as it reads YAML."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
 
 
 @contextmanager
@@ -206,36 +197,6 @@ def fleet(args: argparse.Namespace, directory: Path) -> None:
             f"{median(run.hosts for run in floors) / size:.2f} / {median(run.hosts for run in sites) / size:.2f}",
         ]  # fmt: skip
         print(f"| {size} | {' | '.join(cells)} |", flush=True)
-
-
-def generated(size: int, clients: int, directory: Path) -> Path:
-    """Write the inventory of a fleet that does not exist, with its keys on record."""
-
-    def addresses(first: int, number: int) -> list[str]:
-        return [f"100.{first}.{number // 250}.{number % 250 + 1}", f"2001:db8:100::{first}:{number:x}"]
-
-    hosts = {
-        f"s{number:04}": {
-            "server_id": number,
-            "server_entry_addresses": addresses(80, number),
-            "server_exit_addresses": addresses(81, number) + addresses(82, number),
-        }
-        for number in range(1, size + 1)
-    }
-    inventory = directory / f"inventory{size}"
-    groups = {"warren_servers": {"hosts": hosts}, "warren_access": {"children": {"warren_servers": {}}}}
-    write(inventory / "hosts.json", groups)
-    shared = inventory / "group_vars/all"
-    settings = {
-        "warren_fleet_secret": key(),
-        "warren_control_prefix": "10.64.0.0/16",
-        "warren_session_prefix_length": 20,
-        "warren_clients": [{"name": f"client{number}", "public_key": key()} for number in range(clients)],
-    }
-    write(shared / "fleet.json", settings)
-    recorded = {name: {"control_mesh": key(), "access": key()} for name in hosts}
-    write(shared / "warren_public_keys.json", {"warren_public_keys": recorded})
-    return inventory
 
 
 def render(args: argparse.Namespace, directory: Path) -> None:

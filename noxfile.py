@@ -251,7 +251,7 @@ def kernel(session: nox.Session) -> None:
         runs = [(linux, image)]
     failed = []
     for linux, image in runs:
-        settings = f"LAB_IMAGE={image} PYTEST_ADDOPTS={shlex.quote(shlex.join(options))}"
+        settings = f"LAB_IMAGE={image} TEST_SLOWNESS=5 PYTEST_ADDOPTS={shlex.quote(shlex.join(options))}"
         session.log(f"Linux {linux}, hosts of {image}")
         try:
             with machine(session, linux, image) as run:

@@ -22,18 +22,21 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+SLOWNESS = float(os.environ.get("TEST_SLOWNESS") or 1)
+"""How many times longer than usual things may take: an emulated machine is slow."""
+
 WEB = {4: "198.51.100.80", 6: "2001:db8:100::80"}
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 30) -> object:
     """What a condition returns, as soon as that is true; fails with `what` when the time is up."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {what}")
+            pytest.fail(f"not within {seconds * SLOWNESS:.0f} s: {what}")
         time.sleep(0.1)
 
 
@@ -84,6 +87,7 @@ class Fleet:
     """
 
     root = ROOT
+    slowness = SLOWNESS
 
     def __init__(self, inventory: Path, scratch: Path) -> None:
         """Read the scenario's inventory."""
@@ -138,7 +142,7 @@ class Fleet:
             "--interactive",
             self.container(name),
             "timeout",
-            str(seconds),
+            str(seconds * SLOWNESS),
             "sh",
             "-euc",
             script,
@@ -218,7 +222,7 @@ class Fleet:
         done = subprocess.run(
             [program, "-i", str(self.inventory), *arguments, playbook],
             env=clean | (env or {}), cwd=self._scratch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+            stderr=subprocess.STDOUT, text=True, check=False, timeout=600 * SLOWNESS,
         )  # fmt: skip
         lines = results.read_text().splitlines() if results.exists() else []
         run = Run(done.returncode, done.stdout, [json.loads(line) for line in lines])

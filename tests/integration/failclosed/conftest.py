@@ -14,7 +14,7 @@ STREAM = """
 import itertools, os, socket, struct, sys, time
 name = "warren-stream"
 web = {socket.AF_INET: sys.argv[1], socket.AF_INET6: sys.argv[2]}
-port = int(sys.argv[3])
+port, pause = int(sys.argv[3]), float(sys.argv[4])
 kept = {family: socket.socket(family, socket.SOCK_DGRAM) for family in web}
 pings = {
     socket.AF_INET: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
@@ -43,7 +43,7 @@ for number in itertools.count():
             tcp.append(s)
     for s in tcp[:-40]: s.close()
     del tcp[:-40]
-    time.sleep(0.01)
+    time.sleep(pause)
 """
 # What was on its way when alice was held.
 BETWEEN_SECONDS = 0.05
@@ -109,7 +109,7 @@ def judge(fleet):
 @contextmanager
 def streaming(fleet):
     """alice sends meanwhile."""
-    words = f"{fleet.web(4)} {fleet.web(6)} {PORT}"
+    words = f"{fleet.web(4)} {fleet.web(6)} {PORT} {0.01 * fleet.slowness ** 2}"
     stream = fleet.background("alice", f"exec python3 -c {shlex.quote(STREAM)} {words}")
     try:
         yield

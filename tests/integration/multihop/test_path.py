@@ -22,7 +22,7 @@ while True:
     time.sleep(0.01)
 """
 POOLS = [ipaddress.ip_network("10.128.0.0/9"), ipaddress.ip_network("fd57:6172:7265:8000::/49")]
-IN_A_SECOND = "curl -sS --fail --max-time 1 http://{}/ip"
+IN_A_SECOND = "curl -sS --fail --max-time {} http://{}/ip"
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_alice_leaves_from_nyc_within_a_second_and_carol_does_not(fleet):
     fleet.ctl("ams", "start", "alice", "nyc")
     for version in (4, 6):
         page = fleet.web(4) if version == 4 else f"[{fleet.web(6)}]"
-        text = fleet.sh("alice", IN_A_SECOND.format(page))
+        text = fleet.sh("alice", IN_A_SECOND.format(fleet.slowness, page))
         assert any(f'"{address}"' in text for address in fleet.exits("nyc", version)), text
         (seen,) = fleet.seen("alice", version)
         assert seen["ip"] in fleet.exits("nyc", version)

@@ -109,7 +109,7 @@ def judge(fleet):
 @contextmanager
 def streaming(fleet):
     """alice sends meanwhile."""
-    words = f"{fleet.web(4)} {fleet.web(6)} {PORT} {0.01 * fleet.slowness ** 2}"
+    words = f"{fleet.web(4)} {fleet.web(6)} {PORT} {0.01 * fleet.slowness**2}"
     stream = fleet.background("alice", f"exec python3 -c {shlex.quote(STREAM)} {words}")
     try:
         yield

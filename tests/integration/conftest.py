@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,10 +194,14 @@ class Fleet:
 
     def without_sessions(self) -> None:
         """Every client is gone: no session, choice or forwarded port."""
-        for server in self.servers:
-            views = [*self.ctl(server, "list"), *self.ctl(server, "forwards")]
-            for client in dict.fromkeys(view["client"] for view in views):
-                self.ctl(server, "disconnected", client)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._without_sessions, self.servers))
+
+    def _without_sessions(self, server: str) -> None:
+        lists = self.sh(server, "warrenctl list --json; warrenctl forwards --json")
+        views = [view for line in lists.splitlines() for view in json.loads(line)]
+        for client in dict.fromkeys(view["client"] for view in views):
+            self.ctl(server, "disconnected", client)
 
     def agrees(self, server: str) -> dict:
         """What `warrenctl check` counts on a server; its tables, flows and store have to agree."""

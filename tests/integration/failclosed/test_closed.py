@@ -91,7 +91,6 @@ def test_a_start_towards_an_exit_that_is_off(fleet, judge):
     judge.nothing_from_ams(since)
 
 
-@pytest.mark.kernel
 def test_the_mesh_is_cut(fleet, judge):
     """The servers' coordination is away, then the links too."""
     view = fleet.ctl("ams", "start", "alice", "nyc")
@@ -109,7 +108,6 @@ def test_the_mesh_is_cut(fleet, judge):
     judge.nothing_from_ams(view["since"])
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("server", ["ams", "nyc"])
 def test_the_agent_is_killed_and_stays_away(fleet, judge, server):
     """Traffic goes on by what is in the kernel; nothing else does."""
@@ -153,7 +151,6 @@ def test_the_entry_is_rebooted_and_its_agent_does_not_start(fleet, judge):
     judge.nothing_from_ams(view["since"])
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("command", ["restart", "reload", "stop"])
 def test_the_ruleset_is_loaded_anew(fleet, judge, command):
     """By the distribution's own service, which flushes all there is."""
@@ -169,7 +166,6 @@ def test_the_ruleset_is_loaded_anew(fleet, judge, command):
     assert fleet.agrees("ams")["sessions"] == 1
 
 
-@pytest.mark.kernel
 def test_our_own_tables_are_loaded_anew(fleet, judge):
     """As a run does when the fleet, or the collection, has changed; once with a chain that has to go."""
     view = fleet.ctl("ams", "start", "alice", "nyc")

@@ -123,7 +123,6 @@ def test_the_agent_is_killed_and_stays_away(fleet, judge, server):
     judge.nothing_from_ams(view["since"])
 
 
-@pytest.mark.kernel
 def test_the_entry_is_rebooted(fleet, judge):
     """Her session is in force before she can pass at all."""
     view = fleet.ctl("ams", "start", "alice", "nyc")

@@ -19,16 +19,13 @@ def write(path: Path, data: object) -> None:
     path.write_text(json.dumps(data))
 
 
-def generated(
-    size: int, clients: int, directory: Path, links: int | None = None, own: dict[str, str] | None = None
-) -> Path:
+def generated(size: int, clients: int, directory: Path, own: dict[str, str] | None = None) -> Path:
     """Write the inventory, with its keys on record, and return where it is.
 
     Args:
         size: so many servers, ``s0001`` and on.
         clients: so many clients.
         directory: where to make a directory for it.
-        links: only so many servers besides the first have multihop links; all of them by default.
         own: the public keys of the first server, by purpose, where somebody has the private ones.
     """
 
@@ -54,14 +51,7 @@ def generated(
         "warren_clients": [{"name": f"client{number}", "public_key": key()} for number in range(clients)],
     }
     write(shared / "fleet.json", settings)
-    recorded = {
-        name: {
-            "control_mesh": key(),
-            "access": key(),
-            **({"multihop": key()} if links is None or number <= links else {}),
-        }
-        for number, name in enumerate(hosts)
-    }
+    recorded = {name: {"control_mesh": key(), "access": key(), "multihop": key()} for name in hosts}
     recorded["s0001"] |= own or {}
     write(shared / "warren_public_keys.json", {"warren_public_keys": recorded})
     return inventory

@@ -93,7 +93,7 @@ def rendered(peers: int, links: int, directory: Path) -> Path:
     """Render the first server of a fleet, with real keys; its /etc/warren."""
     private = {purpose: wg("genkey") for purpose in PURPOSES}
     public = {purpose: wg("pubkey", text=text) for purpose, text in private.items()}
-    inventory = generated(peers + 1, 20, directory, links, public)
+    inventory = generated(peers + 1, 20, directory, public)
     top = directory / f"render{peers}"
     env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     command = [PROGRAM, "-i", inventory, "--limit", "s0001", "playbooks/render.yml", "-e", f"render_dir={top}"]
@@ -108,6 +108,9 @@ def rendered(peers: int, links: int, directory: Path) -> Path:
     for purpose, text in private.items():
         (warren / f"keys/{purpose}.key").write_text(f"{text}\n")
     data = json.loads((warren / "network.json").read_text())
+    # Of a larger fleet the mesh is what counts; its tables stay those of all servers.
+    others = [link for link in data["links"] if not link["name"].startswith("wg0mh-")]
+    data["links"] = others + [link for link in data["links"] if link["name"].startswith("wg0mh-")][:links]
     mesh = next(link for link in data["links"] if link["name"] == "wg0ctl")
     made = {"peers": len(mesh["peers"]), "links": sum(link["name"].startswith("wg0mh-") for link in data["links"])}
     if made != {"peers": peers, "links": links}:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _network, _restore
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _network, _restore
 
 WANTED = {"version": "1.0.0", "sysctl": {}, "tables": [], "links": [], "packages": ["no-such-package"]}
 
@@ -17,6 +17,7 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[_network.N
     """What was put in place, where nothing really is."""
     done: list[_network.Network] = []
     monkeypatch.setattr(_network, "STATE_FILE", tmp_path / "network.json")
+    monkeypatch.setattr(_host, "COMMANDS", {"sh": "dash"})  # whatever this machine has or has not
     monkeypatch.setattr(_network, "converge", lambda network, **_more: done.append(network))
     return done
 

@@ -123,8 +123,9 @@ def test_the_agent_is_killed_and_stays_away(fleet, judge, server):
     judge.nothing_from_ams(view["since"])
 
 
+@pytest.mark.kernel
 def test_the_entry_is_rebooted(fleet, judge):
-    """Her session is in force before she can pass at all."""
+    """Nothing passes while it is taken apart, and her session is in force before she can pass at all."""
     view = fleet.ctl("ams", "start", "alice", "nyc")
     fleet.podman("restart", "--time", "20", "ams")
     fleet.wait_for(lambda: judge.flowing("nyc") and judge.flowing("nyc", 6), "alice is through again", 60)

@@ -65,9 +65,9 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
         "etc/sysctl.d/60-warren.conf", "etc/sysusers.d/warrend.conf", "etc/warren/agent.json",
         "etc/warren/network.json", f"{tables}/warren_control_mesh.nft", f"{tables}/warren_multihop.nft",
         f"{units}/nftables.service.d/warren.conf", f"{units}/warren-network.service",
-        f"{units}/warren-shutdown.service", f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket", f"{units}/warrend-control.socket",
-        f"{units}/warrend-handshakes.socket", f"{units}/warrend-handshakes@.service", f"{units}/warrend.service",
-        "usr/local/sbin/warrenctl",
+        f"{units}/warren-shutdown.service", f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket",
+        f"{units}/warrend-control.socket", f"{units}/warrend-handshakes.socket",
+        f"{units}/warrend-handshakes@.service", f"{units}/warrend.service", "usr/local/sbin/warrenctl",
     }  # fmt: skip
     for server in ("s1", "s2", "s3"):
         top = tmp_path / "all" / server

@@ -297,7 +297,7 @@ def _sysctl_file(network: Network, report: Report, apply: bool) -> None:
 
 def _tables(network: Network, report: Report, apply: bool) -> None:
     listings = _nftables.expected(network.tables, create_secrets=apply)
-    live = _nftables.live_tables(list(listings))
+    live = _nftables.live_tables()
     for table in network.tables:
         wanted = listings[table.name]
         script = table.script(create_secrets=False)

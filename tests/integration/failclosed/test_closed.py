@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shlex
 import threading
 import time
 
@@ -164,6 +165,46 @@ def test_the_ruleset_is_loaded_anew(fleet, judge, command):
     fleet.wait_for(lambda: judge.flowing("nyc", 6), "alice is through again")
     judge.nothing_from_ams(view["since"])
     assert fleet.agrees("ams")["sessions"] == 1
+
+
+# Tables without elements and with the gate shut, then all at once: what a load and the agent do, many times a second.
+GATE = """
+maps="client_mark4 client_mark6 client_session4 client_session6"
+shut="flush set inet warren_multihop ready" opened='add element inet warren_multihop ready { "wg0access" }'
+for map in $maps; do
+    elements=$(nft list map inet warren_multihop $map | sed -n 's/.*elements = //p')
+    shut="$shut; flush map inet warren_multihop $map"
+    opened="$opened; add element inet warren_multihop $map $elements"
+done
+for number in $(seq 800); do nft "$shut"; nft "$opened"; done
+"""
+NEW_FLOWS = """
+import socket, sys
+name, family = "warren-new-flows", socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+while True:
+    with socket.socket(family, socket.SOCK_DGRAM) as s: s.sendto(b"new", (sys.argv[1], 7011))
+"""
+
+
+def test_the_gate_opens_for_no_packet_that_was_on_its_way(fleet):
+    """Between two hooks: looked up when the maps were still empty, and judged when the gate was open already."""
+    fleet.without_sessions()
+    fleet.ctl("ams", "start", "alice", "nyc")
+    fleet.sh("ams", f"{AWAY}; {KILL}")
+    since = fleet.now()
+    try:
+        flood = fleet.background("alice", f"exec timeout 60 python3 -c {shlex.quote(NEW_FLOWS)} {fleet.web()}")
+        fleet.sh("ams", GATE)
+    finally:
+        fleet.try_sh("alice", "pkill -f warren-new-flows")
+        flood.communicate(timeout=10)
+        fleet.sh("ams", BACK)
+    fleet.wait_for(lambda: fleet.try_sh("ams", "warrenctl stop alice").returncode == 0, "the agent is at work")
+    fleet.until_recorded()
+    arrived = fleet.recorded("udp dst port 7011", since)
+    assert len(arrived) > 1000, "too few packets arrived: the test shows nothing"
+    exits = set(fleet.exits("nyc"))
+    assert [line for line in arrived if line.split(" > ")[0].split()[-1].rpartition(".")[0] not in exits] == []
 
 
 def test_our_own_tables_are_loaded_anew(fleet, judge):

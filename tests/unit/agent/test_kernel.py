@@ -15,7 +15,7 @@ from test_conntrack import OWN_KIND, rules
 from warrend import kernel as kernel_module
 from warrend.conntrack import flow_mark
 from warrend.kernel import Kernel, handshakes
-from warrend.tables import Key, TablesError, TablesGoneError, Value
+from warrend.tables import Key, Tables, TablesError, TablesGoneError, Value
 
 ALICE: dict[Key, Value] = {
     ("client_mark4", "10.100.0.1"): 0x7000_0002,
@@ -102,6 +102,27 @@ class TestInTheKernel:
             assert gates() == set()
             assert sorted(await kernel.restore(ALICE)) == sorted(ALICE)
             assert gates() == OPEN
+
+        with_kernel(work)
+
+    def test_tables_that_are_made_anew_meanwhile_open_with_all_that_is_wanted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when nftables.service is restarted between two looks at what is live."""
+
+        async def work(kernel: Kernel) -> None:
+            await kernel.restore(ALICE)
+            look = Tables.gates
+
+            def gates_of_new_tables(tables: Tables) -> set[str]:
+                nft("delete table inet warren_multihop")
+                load_tables(fleet(), "host-ams", "multihop")
+                return look(tables)
+
+            monkeypatch.setattr(Tables, "gates", gates_of_new_tables)
+            await kernel.restore(ALICE)
+            assert gates() == OPEN
+            assert await kernel.elements() == ALICE
 
         with_kernel(work)
 

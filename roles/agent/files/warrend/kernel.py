@@ -73,7 +73,8 @@ class Kernel:
         changes |= {key: None for key in live if key not in wanted}
         closed = self._gate - self._tables.gates()
         if changes or closed:
-            self._tables.apply(changes, closed)
+            # The gate opens with all of them: tables that were loaded anew since they were read have none.
+            self._tables.apply({**wanted, **changes} if closed else changes, closed)
         return {key: live.get(key) for key in changes}
 
     async def forget(self, addresses: Iterable[str]) -> None:

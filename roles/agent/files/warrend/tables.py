@@ -91,7 +91,8 @@ class Tables:
 
         Args:
             wanted: the elements that are to change; others stay.
-            opened: interfaces whose clients may leave from now on.
+            opened: interfaces whose clients may leave from now on; all wanted elements are there then, whatever the
+                copy says.
 
         Raises:
             TablesError: nothing was changed.
@@ -108,17 +109,17 @@ class Tables:
         """What went wrong; empty if nothing did."""
         deleted: dict[str, list[Any]] = {}
         added: dict[str, list[Any]] = {}
+        opened = list(opened)
         for (name, key), value in wanted.items():
             current = self._live[name].get(key)
-            if current == value:
+            if current == value and not opened:
                 continue
-            if current is not None:
+            if current not in (None, value):
                 deleted.setdefault(name, []).append(key)
             if value is not None:
                 added.setdefault(name, []).append([key, value])
         commands = [{"delete": self._element(name, keys)} for name, keys in deleted.items()]
         commands += [{"add": self._element(name, pairs)} for name, pairs in added.items()]
-        opened = list(opened)
         if opened:
             commands.append({"add": {"element": {**_in(MULTIHOP_TABLE, GATE), "elem": opened}}})
         if not commands:

@@ -190,11 +190,10 @@ def test_the_gate_opens_for_no_packet_that_was_on_its_way(fleet):
     """Between two hooks: looked up when the maps were still empty, and judged when the gate was open already."""
     fleet.without_sessions()
     fleet.ctl("ams", "start", "alice", "nyc")
-    fleet.sh("ams", f"{AWAY}; {KILL}")
     since = fleet.now()
+    flood = fleet.background("alice", f"exec timeout 60 python3 -c {shlex.quote(NEW_FLOWS)} {fleet.web()}")
     try:
-        flood = fleet.background("alice", f"exec timeout 60 python3 -c {shlex.quote(NEW_FLOWS)} {fleet.web()}")
-        fleet.sh("ams", GATE)
+        fleet.sh("ams", f"{AWAY}; {KILL}; {GATE}")
     finally:
         fleet.try_sh("alice", "pkill -f warren-new-flows")
         flood.communicate(timeout=10)

@@ -109,12 +109,14 @@ def test_a_rotation_that_was_interrupted_is_finished_by_site(fleet, operator):
 
 
 def test_taking_the_fleet_off_a_server_leaves_nothing_of_it(fleet, operator):
-    """The last test: nyc leaves."""
+    """The last test: nyc leaves; whoever runs it again, as after a run that was cut short, is not told off."""
     key = fleet.public_key("nyc")
-    fleet.playbook("remove", "-e", "remove_servers=nyc")
+    for _run in range(2):
+        fleet.playbook("remove", "-e", "remove_servers=nyc")
     left = fleet.sh(
         "nyc",
-        "ip -br link; nft list tables; ls -d /etc/warren /usr/lib/warren /etc/systemd/system/warren* 2>&- || true",
+        "ip -br link; nft list tables; cd /etc/systemd/system; "
+        "ls -d /etc/warren /usr/lib/warren warren* *.wants/warren* 2>&- || true",
     )
     assert "wg0" not in left
     assert "warren" not in left

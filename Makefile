@@ -24,15 +24,17 @@ clean: lab-down ## Remove all that make lab and make test made, but for Debian p
 	@lab/clean
 
 # The gates: noxfile.py has the sessions. .venv holds requirements/lab.txt and test.txt, whose pins agree.
-.PHONY: test test-kernel lint fix unit sanity build bench bench-sessions bench-portal bench-links docs pins gates-venv
+.PHONY: test check test-kernel lint fix unit sanity build bench bench-sessions bench-portal bench-links docs pins gates-venv
 
 gates-venv: venv
-	@cmp -s requirements/test.txt .venv/test.txt || \
-	  { .venv/bin/python -m pip install --quiet -r requirements/lab.txt -r requirements/test.txt && cp requirements/test.txt .venv/; }
+	@lab/bootstrap gates
 
 test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity, newest ansible-core, molecule, kernel
 	@lab/bootstrap tests
-	@.venv/bin/nox
+	@.venv/bin/python tests/tools/gates.py
+
+check: gates-venv ## What to run before each commit, under three minutes: lint, specs, unit, build
+	@.venv/bin/python tests/tools/gates.py lint specs unit build
 
 test-kernel: gates-venv ## All that can run on Debian's own kernels, in emulated machines: 6.12, 6.1, and Debian 13
 	@lab/bootstrap tests

@@ -1,4 +1,4 @@
-"""The gates. `make test` runs those in nox.options.sessions; every session runs alone too: `.venv/bin/nox -s lint`.
+"""The gates. `make test` has tests/tools/gates.py run those in nox.options.sessions. Each runs alone: `nox -s lint`.
 
 All of them use the virtual environment that nox itself is installed in (requirements/test.txt), with ansible-core
 2.19. The newest ansible-core needs a newer Python than Debian 12 has, so `newest` runs in a Debian 13 root directory.
@@ -6,7 +6,9 @@ All of them use the virtual environment that nox itself is installed in (require
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import importlib.metadata
 import os
 import shlex
 import shutil
@@ -15,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +29,8 @@ STATE = ROOT / ".nox"
 BIN = Path(sys.executable).parent
 COLLECTIONS = STATE / "collections"
 CHECKOUT = COLLECTIONS / "ansible_collections/warren/vpn"
-DEBIAN_13 = STATE / "debian13"
+# What takes long to make and is the same for every checkout. `make clean` removes it.
+KEPT = STATE if os.geteuid() else Path("/var/lib/warren-lab")
 # What a user of the built collection gets, at its top level.
 SHIPPED = {
     "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
@@ -139,101 +142,186 @@ def build(session: nox.Session) -> None:
         session.run("tests/tools/installed.sh", str(BIN), str(tarball), str(tree / "empty"), external=True)
 
 
+@contextmanager
+def made_once(word: str, *parts: bytes) -> Iterator[tuple[Path, bool]]:
+    """A directory under KEPT for what is made from `parts`, and whether it has to be made; the older ones go.
+
+    Whoever else wants it waits. It counts as made when the block ends without an error.
+    """
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    directory = KEPT / f"{word}-{digest}"
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (KEPT / f"{word}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = directory / ".made"
+        if done.exists():
+            os.utime(directory)
+            yield directory, False
+            return
+        # One that another checkout may still use was touched not long ago.
+        for old in KEPT.glob(f"{word}-*"):
+            if old == directory or time.time() - old.stat().st_mtime > 7 * 86400:
+                shutil.rmtree(old)
+        directory.mkdir()
+        yield directory, True
+        done.touch()
+
+
 @nox.session
 def sanity(session: nox.Session) -> None:
     """ansible-test sanity with the ansible-core of this environment; `-- --test NAME` for one test."""
-    home = STATE / "sanity"
-    pip_settings = home / ".config/pip"
-    pip_settings.parent.mkdir(parents=True, exist_ok=True)
-    if not pip_settings.is_symlink():
-        pip_settings.symlink_to(Path.home() / ".config/pip")
+    program = ROOT / "tests/tools/sanity.sh"
     with copied_tree() as tree:
-        command = ("tests/tools/sanity.sh", sys.executable, str(tree / "ansible_collections/warren/vpn"))
-        session.run(*command, *session.posargs, env={"HOME": str(home)}, external=True)
+        command = (str(program), sys.executable, str(tree / "ansible_collections/warren/vpn"))
+        core = importlib.metadata.version("ansible-core").encode()
+        with made_once("sanity", core, sys.version.encode(), program.read_bytes()) as (home, is_new):
+            env = {"HOME": str(home)}
+            if is_new:
+                pip_settings = home / ".config/pip"
+                pip_settings.parent.mkdir(parents=True)
+                pip_settings.symlink_to(Path.home() / ".config/pip")
+                session.run(*command, "--prime-venvs", env=env, external=True)
+        session.run(*command, *session.posargs, env=env, external=True)
 
 
-def enter_debian_13(session: nox.Session, tree: Path, *command: str) -> None:
-    """Run a command in the Debian 13 root directory, where `tree` is mounted on /mnt."""
-    script = """
-        root=$1 tree=$2
-        shift 2
-        mount --bind "$tree" "$root/mnt"
-        mount -t proc proc "$root/proc"
-        mount --rbind /dev "$root/dev"
-        exec chroot "$root" "$@"
-    """
+PACKAGES = "--include=python3,python3-venv,git,ca-certificates,shellcheck"
+IN_DEBIAN_13 = """
+    root=$1 tree=$2 writable=$3
+    shift 3
+    if [ "$writable" = no ]; then
+        mount -t tmpfs tmpfs "$root/mnt"
+        mkdir "$root/mnt/upper" "$root/mnt/work" "$root/mnt/root"
+        mount -t overlay overlay -o "lowerdir=$root,upperdir=$root/mnt/upper,workdir=$root/mnt/work" "$root/mnt/root"
+        root=$root/mnt/root
+    fi
+    mount --bind "$tree" "$root/mnt"
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    exec chroot "$root" "$@"
+"""
+
+
+def enter_debian_13(session: nox.Session, root: Path, tree: Path, *command: str, writable: bool = False) -> None:
+    """Run a command in the Debian 13 root directory, with `tree` on /mnt. What it writes elsewhere is gone then."""
     path = "/opt/ansible/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-    private = ("unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh", str(DEBIAN_13), str(tree))
+    words = ("sh", "-euc", IN_DEBIAN_13, "sh", str(root), str(tree), "yes" if writable else "no")
     session.log(f"in Debian 13: {' '.join(command)}")
-    session.run(*private, *command, env={"HOME": "/root", "LANG": "C.UTF-8", "PATH": path}, external=True, log=False)
+    env = {"HOME": "/root", "LANG": "C.UTF-8", "PATH": path}
+    private = ("unshare", "--mount", "--propagation", "private")
+    session.run(*private, *words, *command, env=env, external=True, log=False)
 
 
-def make_debian_13(session: nox.Session, tree: Path) -> None:
-    """Make the Debian 13 root directory with the newest ansible-core, once per state of its requirements."""
-    requirements = ROOT / "requirements/newest.txt"
-    made_for = DEBIAN_13 / "made-for"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    if made_for.exists() and made_for.read_text() == digest:
-        return
+def debian_13(session: nox.Session, tree: Path) -> Path:
+    """Make the Debian 13 root directory with the newest ansible-core and its sanity's needs, unless it is there."""
     if os.geteuid() or not shutil.which("mmdebstrap"):
         session.error("the newest ansible-core runs in a Debian 13 root: be root and `apt-get install mmdebstrap`")
-    shutil.rmtree(DEBIAN_13, ignore_errors=True)
-    STATE.mkdir(exist_ok=True)
-    packages = "--include=python3,python3-venv,git,ca-certificates,shellcheck"
-    session.run("mmdebstrap", "--quiet", "--variant=minbase", packages, "trixie", str(DEBIAN_13), external=True)
-    for source in (Path("/etc/resolv.conf"), Path("/etc/ssl/certs/ca-certificates.crt")):
-        shutil.copyfile(source, DEBIAN_13 / source.relative_to("/"))
-    enter_debian_13(session, tree, "python3", "-m", "venv", "/opt/ansible")
-    wanted = "/mnt/ansible_collections/warren/vpn/requirements/newest.txt"
-    enter_debian_13(session, tree, "pip", "install", "--quiet", "--require-virtualenv", "-r", wanted)
-    made_for.write_text(digest)
+    collection = "/mnt/ansible_collections/warren/vpn"
+    parts = [(ROOT / name).read_bytes() for name in ("requirements/newest.txt", "tests/tools/sanity.sh")]
+    with made_once("debian13", *parts, PACKAGES.encode()) as (root, is_new):
+        if is_new:
+            session.run("mmdebstrap", "--quiet", "--variant=minbase", PACKAGES, "trixie", str(root), external=True)
+            for source in (Path("/etc/resolv.conf"), Path("/etc/ssl/certs/ca-certificates.crt")):
+                shutil.copyfile(source, root / source.relative_to("/"))
+            requirements = f"{collection}/requirements/newest.txt"
+            for command in (
+                ("python3", "-m", "venv", "/opt/ansible"),
+                ("pip", "install", "--quiet", "--require-virtualenv", "-r", requirements),
+                (f"{collection}/tests/tools/sanity.sh", "/opt/ansible/bin/python", collection, "--prime-venvs"),
+            ):
+                enter_debian_13(session, root, tree, *command, writable=True)
+    return root
 
 
 @nox.session
 def newest(session: nox.Session) -> None:
     """Run the installed collection, ansible-test sanity and the unit tests with the newest ansible-core."""
     with copied_tree() as tree:
-        make_debian_13(session, tree)
+        root = debian_13(session, tree)
         tarball = build_tarball(session, tree)
         collection = "/mnt/ansible_collections/warren/vpn"
         tool = f"{collection}/tests/tools"
-        enter_debian_13(session, tree, f"{tool}/installed.sh", "/opt/ansible/bin", f"/mnt/{tarball.name}", "/mnt/empty")
-        enter_debian_13(session, tree, f"{tool}/sanity.sh", "/opt/ansible/bin/python", collection, *session.posargs)
-        # The agent has nothing of Ansible in it, and its packages are the servers'.
-        enter_debian_13(session, tree, "sh", "-c", f"cd {collection} && pytest --ignore=tests/unit/agent")
+        for command in (
+            (f"{tool}/installed.sh", "/opt/ansible/bin", f"/mnt/{tarball.name}", "/mnt/empty"),
+            (f"{tool}/sanity.sh", "/opt/ansible/bin/python", collection, *session.posargs),
+            # The agent and the tools have nothing of Ansible in them, and need packages that are not here.
+            ("sh", "-c", f"cd {collection} && pytest --ignore=tests/unit/agent --ignore=tests/unit/tools"),
+        ):
+            enter_debian_13(session, root, tree, *command)
+
+
+def scenarios() -> list[str]:
+    """All molecule scenarios but `kernel`, which has a session of its own."""
+    return sorted({path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"kernel"})
 
 
 @nox.session
 def molecule(session: nox.Session) -> None:
     """Run every molecule scenario but `kernel`, which has a session of its own, or those named after `--`."""
     use_checkout()
-    here = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"kernel"}
-    scenarios = session.posargs or sorted(here)
-    if not scenarios:
-        session.error("molecule/ holds no scenario")
-    failed, seconds = [], {}
-    for scenario in scenarios:
-        started = time.monotonic()
+    failed = []
+    for scenario in session.posargs or scenarios():
+        command = ("--no-command-borders", "-s", scenario)
         try:
-            session.run("molecule", "test", "--no-command-borders", "-s", scenario)
+            session.run("molecule", "test", *command)
         except CommandFailed:
             failed.append(scenario)
-        seconds[scenario] = round(time.monotonic() - started)
-    session.log(f"seconds: {', '.join(f'{name} {number}' for name, number in seconds.items())}")
+        except KeyboardInterrupt:
+            session.run("molecule", "destroy", *command)
+            raise
     if failed:
         session.error(f"failed: {', '.join(failed)}")
 
 
+# What the saved states of an emulated machine are made from: hosts that were just started, and the fleet on them.
+HOSTS = ["inventory/lab", "lab", "molecule/kernel/molecule.yml", "molecule/shared/create.yml", "molecule/shared/vars"]
+DEPLOYED = [*HOSTS, "meta", "molecule/shared/converge.yml", "playbooks", "plugins", "requirements/lab.txt", "roles"]
+
+
+def state_of(word: str, paths: list[str]) -> str:
+    """Name a state of a machine by all that it is made from."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    digest = hashlib.sha256()
+    for path in sorted(ROOT / name for name in set(listing.split("\0")) - {""}):
+        if path.is_file():
+            digest.update(f"{path.relative_to(ROOT)} {path.stat().st_mode}\n".encode() + path.read_bytes())
+    return f"{word}-{digest.hexdigest()[:16]}"
+
+
 @contextmanager
-def machine(session: nox.Session, linux: str, image: str) -> Iterator[Callable[[str], object]]:
-    """Start an emulated machine with this checkout in it; yield what runs a command there, in the checkout."""
+def machine(session: nox.Session, linux: str, image: str, *states: str) -> Iterator[tuple[str, Path]]:
+    """Start an emulated machine, from the first of the states that was saved; yield its name and what is kept of it."""
     program, name = str(ROOT / "lab/machine"), f"linux-{linux}-{image}"
     try:
-        session.run(program, "start", name, env={"MACHINE_KERNEL": linux, "MACHINE_IMAGE": image}, external=True)
-        session.run(program, "put", name, external=True)
-        yield lambda command: session.run(program, "ssh", name, f"cd /srv/warren && {command}", external=True)
+        env = {"MACHINE_KERNEL": linux, "MACHINE_IMAGE": image}
+        session.run(program, "start", name, *states, env=env, external=True)
+        yield name, ROOT / ".lab/machines" / name
     finally:
         session.run(program, "stop", name, external=True)
+
+
+def run_kernel(session: nox.Session, linux: str, image: str, options: list[str]) -> None:
+    """Run the scenario `kernel` from here, with hosts that are containers of an emulated machine."""
+    hosts, deployed = (
+        state_of(f"{word}-{linux}-{image}", paths) for word, paths in (("hosts", HOSTS), ("deployed", DEPLOYED))
+    )
+    with machine(session, linux, image, deployed, hosts) as (name, own):
+        slowness = (own / "slowness").read_text().strip()
+        env = {
+            "ANSIBLE_TIMEOUT": str(round(10 * float(slowness))),
+            "LAB_DIR": str(own / "kept"),
+            "LAB_IMAGE": image,
+            "LAB_MACHINE": name,
+            "LAB_SLOWNESS": slowness,
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "kept/molecule"),
+            "PYTEST_ADDOPTS": shlex.join(options),
+        }
+        began = (own / "state").read_text().strip()
+        for step, state, done in (("create", hosts, {hosts, deployed}), ("converge", deployed, {deployed})):
+            if began not in done:
+                session.run("molecule", step, "--no-command-borders", "-s", "kernel", env=env)
+                session.run(str(ROOT / "lab/machine"), "save", name, state, external=True)
+        session.run("molecule", "verify", "--no-command-borders", "-s", "kernel", env=env)
 
 
 @nox.session
@@ -243,6 +331,7 @@ def kernel(session: nox.Session) -> None:
     Its quick half on Linux 6.12; with `-- all` the whole of it there, on Debian 12's 6.1, and with hosts of Debian 13.
     `-- KERNEL IMAGE [OPTION...]` runs one combination, with options for pytest.
     """
+    use_checkout()
     runs, options = [("6.12", "bookworm")], ["-m", "kernel"]
     if session.posargs == ["all"]:
         runs, options = [*runs, ("6.1", "bookworm"), ("6.12", "trixie")], []
@@ -251,11 +340,9 @@ def kernel(session: nox.Session) -> None:
         runs = [(linux, image)]
     failed = []
     for linux, image in runs:
-        settings = f"LAB_IMAGE={image} TEST_SLOWNESS=5 PYTEST_ADDOPTS={shlex.quote(shlex.join(options))}"
         session.log(f"Linux {linux}, hosts of {image}")
         try:
-            with machine(session, linux, image) as run:
-                run(f"{settings} .venv/bin/nox -s molecule -- kernel")
+            run_kernel(session, linux, image, options)
         except CommandFailed:
             failed.append(f"Linux {linux} with {image}")
     if failed:
@@ -265,5 +352,8 @@ def kernel(session: nox.Session) -> None:
 @nox.session
 def bench_links(session: nox.Session) -> None:
     """Run tests/bench/links on Debian's own kernel, in an emulated machine."""
-    with machine(session, "6.12", "bookworm") as run:
-        run(f".venv/bin/python tests/bench/links/bench.py {shlex.join(session.posargs)}")
+    with machine(session, "6.12", "bookworm") as (name, _own):
+        program = str(ROOT / "lab/machine")
+        session.run(program, "put", name, external=True)
+        bench = f"cd /srv/warren && .venv/bin/python tests/bench/links/bench.py {shlex.join(session.posargs)}"
+        session.run(program, "ssh", name, bench, external=True)

@@ -1,6 +1,6 @@
 """Start the hosts of a lab, or mend what is missing. Run again, it changes nothing.
 
-The options' defaults are the environment's LAB_NAME, LAB_IMAGE and LAB_SERVERS. See lab/README.md.
+The options' defaults are the environment's LAB_NAME, LAB_IMAGE, LAB_SERVERS and LAB_MACHINE. See lab/README.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,9 @@ Host *
   StrictHostKeyChecking yes
   BatchMode yes
   LogLevel ERROR
-  ProxyCommand podman exec --interactive %h /usr/sbin/sshd -i
+  ProxyCommand {way}podman exec --interactive %h /usr/sbin/sshd -i
 """
+INSIDE = "/srv/warren"  # where lab/machine puts the checkout
 
 
 RESOLV_CONF = """\
@@ -58,6 +60,9 @@ def options() -> argparse.Namespace:
         "--servers", type=int, default=int(env("LAB_SERVERS") or 0), help="so many servers in all, up to 60"
     )
     parser.add_argument("--inventory", default=str(ROOT / "inventory/lab"), help="default: inventory/lab")
+    parser.add_argument(
+        "--machine", default=env("LAB_MACHINE") or "", help="the hosts are containers of this machine of lab/machine's"
+    )
     args = parser.parse_args()
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", args.name):
         parser.error("--name: letters, digits and hyphens, please")
@@ -83,7 +88,7 @@ def make_keys() -> None:
     kind, key, *_rest = (STATE / "ssh_host_ed25519_key.pub").read_text().split()
     write(STATE / "known_hosts", f"* {kind} {key}\n")
     write(STATE / "resolv.conf", RESOLV_CONF)
-    write(STATE / "ssh_config", SSH_CONFIG.format(state=STATE))
+    write(STATE / "ssh_config", SSH_CONFIG.format(state=STATE, way=""))
 
 
 def extra_server(number: int) -> dict:
@@ -115,9 +120,38 @@ def extra_inventory(name: str, count: int) -> list[str]:
     return ["-i", str(path)] if path.exists() else []
 
 
+def in_machine(args: argparse.Namespace) -> int:
+    """Start the hosts in a machine that lab/machine has started, and write how they are reached from here.
+
+    Where that is: .lab/machines/NAME/kept, which is LAB_DIR for the playbooks, with `ssh_config` and keys as in .lab.
+    """
+    machine, there = [str(HERE / "machine")], f"{INSIDE}/.lab/inventory"
+    state = STATE / "machines" / args.machine / "kept"
+    subprocess.run([*machine, "put", args.machine], check=True)
+    reach = [*machine, "ssh", args.machine]
+    packed = subprocess.run(["tar", "-c", "-C", args.inventory, "."], stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run([*reach, f"mkdir -p {there} && tar -x -C {there}"], input=packed, check=True)
+    words = ["lab/up", "--name", args.name, "--hosts", args.hosts, "--image", args.image, "--inventory", there]
+    words += [word for pair in args.host_image for word in ("--host-image", pair)]
+    slowness = (state.parent / "slowness").read_text().strip()
+    command = f"cd {INSIDE} && LAB_SLOWNESS={slowness} {shlex.join(words)}"
+    code = subprocess.run([*reach, command], stdin=subprocess.DEVNULL, check=False).returncode
+    if code == 0:
+        fetch = [*reach, f"tar -c -C {INSIDE}/.lab id_ed25519 known_hosts"]
+        packed = subprocess.run(fetch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(state)], input=packed, check=True)
+        # Relative to LAB_DIR: what is kept may go on in another checkout, under another name.
+        write(
+            state / "ssh_config", SSH_CONFIG.format(state="${LAB_DIR}", way="ssh -F ${LAB_DIR}/../ssh_config machine ")
+        )
+    return code
+
+
 def main() -> int:
     """Prepare the state directory, then let the playbook do the rest."""
     args = options()
+    if args.machine:
+        return in_machine(args)
     make_keys()
     inventory = Path(args.inventory).resolve()
     inventories = ["-i", str(inventory), *extra_inventory(args.name, args.servers)]

@@ -5,11 +5,12 @@ lab/wait CONTAINER...
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-SECONDS = 60
+SECONDS = 60 * float(os.environ.get("LAB_SLOWNESS") or 1)  # an emulated machine is slow: lab/machine
 # Early on there is no bus to ask yet; --wait returns once the start is over.
 SCRIPT = """
 if ! [ -e /sys/class/net/eth0 ]; then
@@ -30,7 +31,7 @@ def wait(container: str) -> tuple[str, str]:
     command = ["podman", "exec", container, "timeout", str(SECONDS), "sh", "-c", SCRIPT]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode == 124:
-        return container, f"not up after {SECONDS} s; look at: podman exec {container} systemctl list-jobs"
+        return container, f"not up after {SECONDS:.0f} s; look at: podman exec {container} systemctl list-jobs"
     return container, (done.stderr or done.stdout).strip()
 
 

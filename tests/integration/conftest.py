@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import testinfra
 import yaml
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-SLOWNESS = float(os.environ.get("TEST_SLOWNESS") or 1)
-"""How many times longer than usual things may take: an emulated machine is slow."""
+sys.path.insert(0, str(HERE))
+from hosts import ROOT, Engine  # noqa: E402 - it is beside this file
+
+SLOWNESS = float(os.environ.get("LAB_SLOWNESS") or 1)
+"""How many times longer than usual things may take: an emulated machine is slow, and says how slow (lab/machine)."""
 
 WEB = {4: "198.51.100.80", 6: "2001:db8:100::80"}
 
@@ -93,12 +94,13 @@ class Fleet:
     def __init__(self, inventory: Path, scratch: Path) -> None:
         """Read the scenario's inventory."""
         self.inventory, self._scratch = inventory, scratch
+        self.engine = Engine(os.environ.get("LAB_MACHINE", ""))
         hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
         self.lab = yaml.safe_load((inventory / "group_vars/lab_machines/test.yml").read_text())["lab_name"]
         self.secret = yaml.safe_load((inventory / "group_vars/all/test.yml").read_text())["warren_fleet_secret"]
         self.variables = hosts["warren_servers"]["hosts"]
         self.servers, self.others = list(self.variables), list(hosts["lab"]["hosts"] or {})
-        self.started = time.time()
+        self.started = self.now()
         self._runs = 0
 
     # --- what the design promises of a server
@@ -125,10 +127,6 @@ class Fleet:
         """The name of a host's container."""
         return f"{self.lab}-{name}"
 
-    def __getitem__(self, name: str):
-        """A host, for pytest-testinfra."""
-        return testinfra.get_host(f"podman://{self.container(name)}")
-
     def sh(self, name: str, script: str, seconds: float = 60, text: str = "") -> str:
         """What a shell script on a host prints; it has to succeed. It reads `text`."""
         done = self.try_sh(name, script, seconds, text)
@@ -137,17 +135,8 @@ class Fleet:
 
     def try_sh(self, name: str, script: str, seconds: float = 60, text: str = "") -> subprocess.CompletedProcess:
         """Run a shell script on a host."""
-        command = [
-            "podman",
-            "exec",
-            "--interactive",
-            self.container(name),
-            "timeout",
-            str(seconds * SLOWNESS),
-            "sh",
-            "-euc",
-            script,
-        ]
+        limit = str(seconds * SLOWNESS)
+        command = self.engine.inside(self.container(name), "timeout", limit, "sh", "-euc", script)
         return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
     def python(self, name: str, script: str, *arguments: str, seconds: float = 60) -> str:
@@ -157,15 +146,11 @@ class Fleet:
     def podman(self, command: str, *words: str) -> None:
         """Have podman do something with a host, the last word, and wait until it is up again unless it was stopped."""
         *options, name = words
-        subprocess.run(["podman", command, *options, self.container(name)], check=True, capture_output=True)
-        if command != "stop":
-            subprocess.run(
-                [sys.executable, ROOT / "lab/wait.py", self.container(name)], check=True, capture_output=True
-            )
+        self.engine.podman(command, self.container(name), *options)
 
     def background(self, name: str, script: str) -> subprocess.Popen:
         """Start a shell script on a host."""
-        command = ["podman", "exec", "--interactive", self.container(name), "sh", "-euc", script]
+        command = self.engine.inside(self.container(name), "sh", "-euc", script)
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -221,6 +206,7 @@ class Fleet:
             "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "results",
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_TIMEOUT": str(round(10 * SLOWNESS)),
             "RESULTS": str(results),
         }
         playbook = f"warren.vpn.{name}" if "/" not in name else name
@@ -247,18 +233,23 @@ class Fleet:
 
     def recorded(self, expression: str, since: float) -> list[str]:
         """The packets that reached the web since a time, as tcpdump prints them, one a line, time first."""
-        script = 'for f in /var/lib/lab/packets.pcap*; do tcpdump -nn -tt -v -r "$f" -- "$0" 2>/dev/null || true; done'
-        text = self.sh("web", f"sh -c {shlex.quote(script)} {shlex.quote(expression)}")
+        # A file that nothing was written to since holds nothing newer. Files have a coarser clock than packets.
+        files = f"find /var/lib/lab -name 'packets.pcap*' -newermt @{max(since - 1, 0):.3f}"
+        read = 'tcpdump -nn -tt -v -r "$1" -- "$0" 2>/dev/null || true'
+        command = f"{files} -exec sh -c {shlex.quote(read)} {shlex.quote(expression)} {{}} ';'"
+        text = self.sh("web", command)
         packets = re.sub(r"\n\s+", " ", text).splitlines()
-        return [line for line in packets if float(line.split()[0]) >= since]
+        return sorted(
+            (line for line in packets if float(line.split()[0]) >= since), key=lambda line: float(line.split()[0])
+        )
 
     def now(self) -> float:
         """The time, by the clock that all containers share."""
-        return time.time()
+        return self.engine.now()
 
     def until_recorded(self) -> None:
         """Wait until the web has on record all that reached it up to now: a last packet of our own is the mark."""
-        port, since = random.randint(10000, 19999), time.time()  # noqa: S311 - no secret
+        port, since = random.randint(10000, 19999), self.now()  # noqa: S311 - no secret
         self.python(self.servers[0], UDP_SEND, "0", WEB[4], str(port))
         wait_for(lambda: self.recorded(f"udp dst port {port}", since - 1), "the recorder saw a last packet")
 
@@ -271,7 +262,8 @@ class Fleet:
     def curl(self, name: str, version: int = 4) -> dict:
         """As whom the web sees a host that asks over HTTP."""
         host = WEB[4] if version == 4 else f"[{WEB[6]}]"
-        return json.loads(self.sh(name, f"curl --silent --show-error --fail --max-time 10 http://{host}/ip"))
+        limit = 10 * SLOWNESS
+        return json.loads(self.sh(name, f"curl --silent --show-error --fail --max-time {limit} http://{host}/ip"))
 
     def web(self, version: int = 4) -> str:
         """The web's address."""
@@ -322,7 +314,7 @@ class Fleet:
             self._end(name, dump, "tcpdump -i any")
 
     def _end(self, name: str, process: subprocess.Popen, pattern: str) -> None:
-        """End what a test started in a container: ending `podman exec` would leave it there."""
+        """End what a test started in a container: ending what entered it would leave it there."""
         self.try_sh(name, f"pkill -f -- {shlex.quote(pattern)}")
         process.communicate(timeout=10)
 

@@ -121,6 +121,26 @@ def test_a_second_run_changes_nothing(fleet):
     fleet.settled()
 
 
+def test_the_first_packets_wait_for_the_handshake(fleet):
+    """A peer that was just added has none yet. The kernel keeps 128 packets for it meanwhile."""
+    key = fleet.public_key("nyc")
+    endpoint, allowed, secret = (
+        fleet.wg("ams", "wg0ctl", what)[key] for what in ("endpoints", "allowed-ips", "preshared-keys")
+    )
+    script = f"""
+        wg set wg0ctl peer {key} remove
+        wg set wg0ctl peer {key} preshared-key /dev/stdin endpoint {endpoint} allowed-ips {allowed.replace(" ", ",")}
+        wg show wg0ctl latest-handshakes | grep -F {key}
+        ping -q -l 100 -c 100 -W {10 * fleet.slowness:.0f} {fleet.control("nyc")}
+    """
+    try:
+        said = fleet.sh("ams", script, text=secret)
+    finally:
+        fleet.sh("ams", f"wg set wg0ctl peer {key} persistent-keepalive 25")
+    assert f"{key}\t0\n" in said, "they were connected already: the test shows nothing"
+    assert "100 received" in said, said
+
+
 def test_large_packets_and_segments_get_through(fleet, version):
     """The kernel hands WireGuard segments of up to 64 KiB and merges what it decrypts (GSO, GRO)."""
     page = fleet.web(4) if version == 4 else f"[{fleet.web(6)}]"

@@ -78,7 +78,6 @@ def test_the_exit_address_is_picked_for_each_session(fleet, version):
     assert found == {*fleet.exits("nyc", version), *fleet.exits("fra", version)}
 
 
-@pytest.mark.kernel
 def test_switching_takes_over_a_running_flow(fleet, version):
     """One socket goes on asking: not one answer says an address it should not, and each change shows soon."""
     first = ""
@@ -106,7 +105,6 @@ def test_packets_of_the_tunnels_size_pass_unfragmented(fleet, version):
     fleet.sh("alice", f"ping -c 1 -W 5 -M do -s {size} {fleet.web(version)}")
 
 
-@pytest.mark.kernel
 def test_a_packet_too_large_for_the_link_is_answered(fleet, version):
     """As an OpenVPN client's, whose tunnel takes 1500 bytes: it is told, and the next one fits."""
     fleet.ctl("ams", "start", "alice", "nyc")
@@ -120,7 +118,6 @@ def test_a_packet_too_large_for_the_link_is_answered(fleet, version):
         fleet.sh("alice", "ip link set ams mtu 1420; ip route flush cache; ip -6 route flush cache")
 
 
-@pytest.mark.kernel
 def test_an_answer_too_large_for_the_link_does_not_vanish(fleet, version):
     """The exit tells the web, from behind the address translation, and the web sends smaller ones."""
     fleet.ctl("ams", "start", "alice", "nyc")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -59,8 +58,7 @@ def browser_of(
     with ExitStack() as stack:
 
         def browser_of(name: str) -> Browser:
-            inspect = ["podman", "inspect", "--format", "{{.State.Pid}}", fleet.container(name)]
-            pid = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+            pid = fleet.engine.pid(fleet.container(name))
             assert pid != "0", f"{name} does not run"
             if pid not in browsers:
                 # The tests' interrupt is pytest's to handle: it ends what is open here.

@@ -87,7 +87,6 @@ def ask(fleet, kind, address, name="web", port=PORT, seconds=5):
     return fleet.python(name, ASK, kind, address, str(port), str(seconds)).strip()
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_the_web_reaches_alice_and_she_sees_who_it_is(fleet, version, kind):
     fleet.ctl("ams", "forward", "alice", str(PORT))
@@ -197,7 +196,6 @@ def test_site_yml_takes_nothing_away(fleet):
     assert [view["port"] for view in fleet.ctl("ams", "forwards")] == [PORT]
 
 
-@pytest.mark.kernel
 def test_by_a_script_in_the_tunnel(fleet):
     """As the README says."""
     said = fleet.sh(

@@ -25,7 +25,7 @@ LOGS = ROOT / ".nox/logs"
 NOX = Path(sys.executable).with_name("nox")
 LANES = 2
 """At once: most of a scenario's time is waiting, and two fill two cores."""
-CLOSING = re.compile(r"^(=+ .*(passed|failed|error).*=+|All checks passed!|Success: no issues.*)$", re.MULTILINE)
+CLOSING = re.compile(r"^(=+ .*(passed|failed|error).*=+|All checks passed!|cannot run here: .*)$", re.MULTILINE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -38,7 +38,7 @@ class Gate:
         command: what runs it.
         seconds: how long it took, once it is over.
         status: its exit status, once it is over.
-        said: the closing lines of the test runners in it.
+        said: the closing lines of the test runners in it, and why it cannot run here.
     """
 
     name: str

@@ -80,6 +80,18 @@ def test_one_that_fails_is_named_with_what_it_said_and_the_others_go_on(
     assert "| `good` | passed | 0 |" in table
 
 
+def test_one_that_cannot_run_here_has_failed_and_the_table_says_why(gates: ModuleType) -> None:
+    """By the emulated machine's own program, where there is no emulator."""
+    program = ROOT / "lab/machine"
+    without = (
+        f"mkdir {gates.LOGS}/bin; ln -s /bin/* {gates.LOGS}/bin; rm {gates.LOGS}/bin/qemu-*; PATH={gates.LOGS}/bin"
+    )
+    done = [shell(gates, "kernel", f"{without} {program} start none")]
+    gates.run(done, 1)
+    row = "| `kernel` | FAILED; cannot run here: the emulated machine: there is no qemu-system-x86_64. apt-get install"
+    assert row in gates.table(done, 1)
+
+
 def test_the_table_is_one_that_can_be_read_again(gates: ModuleType) -> None:
     done = [shell(gates, "good", "sleep 1.1")]
     gates.run(done, 1)

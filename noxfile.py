@@ -261,12 +261,14 @@ def molecule(session: nox.Session) -> None:
     failed = []
     for scenario in session.posargs or scenarios():
         command = ("--no-command-borders", "-s", scenario)
+        # Molecule's own default is the same directory for all checkouts whose last part is the same.
+        env = {"MOLECULE_EPHEMERAL_DIRECTORY": str(STATE / "molecule" / scenario)}
         try:
-            session.run("molecule", "test", *command)
+            session.run("molecule", "test", *command, env=env)
         except CommandFailed:
             failed.append(scenario)
         except KeyboardInterrupt:
-            session.run("molecule", "destroy", *command)
+            session.run("molecule", "destroy", *command, env=env)
             raise
     if failed:
         session.error(f"failed: {', '.join(failed)}")

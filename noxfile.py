@@ -314,6 +314,7 @@ def run_kernel(session: nox.Session, linux: str, image: str, options: list[str])
             "LAB_DIR": str(own / "kept"),
             "LAB_IMAGE": image,
             "LAB_MACHINE": name,
+            "LAB_PORT": (own / "port").read_text().strip(),
             "LAB_SLOWNESS": slowness,
             "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "kept/molecule"),
             "PYTEST_ADDOPTS": shlex.join(options),

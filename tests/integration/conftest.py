@@ -388,15 +388,15 @@ for batch in (socks[start:start + 100] for start in range(0, len(socks), 100)):
     poll = select.poll()
     for s in batch: poll.register(s, select.POLLIN)
     by_number = {s.fileno(): s for s in batch}
-    for attempt in range(20):
+    for attempt in range(80):
         asked = [s for s in batch if s not in said]
         for s in asked: s.sendto(b"who am I", (to, 80))
         while len(said.keys() & set(batch)) < len(batch):
             ready = poll.poll(250)
             if not ready: break
             for number, event in ready: said[by_number[number]] = by_number[number].recv(999).decode()
-    silent = [s.getsockname()[0] for s in batch if s not in said]
-    if silent: raise SystemExit(f"no answer from {to} for {len(silent)} of {len(batch)}: {silent[:5]}")
+    silent = [s.getsockname()[:2] for s in batch if s not in said]
+    if silent: raise SystemExit(f"no answer from {to} for {len(silent)} of {len(batch)} in 20 s: {silent[:5]}")
 for s in socks: print(said[s])
 """
 UDP_HEAR = """

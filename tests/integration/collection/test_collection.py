@@ -56,8 +56,9 @@ def test_site_makes_a_mesh_and_runs_again_without_a_change(user, fleet):
 
 def test_nothing_came_from_the_checkout(user, fleet):
     shown = user("validate", "-vvvv")
-    for tools in (".lab", ".venv"):  # the way to the hosts, and Ansible itself
-        shown = shown.replace(str(fleet.root / tools), "")
+    # The inventory, the way to the hosts, and Ansible itself.
+    for known in (fleet.inventory, fleet.root / ".lab", fleet.root / ".venv"):
+        shown = shown.replace(str(known), "")
     assert str(fleet.root) not in shown
 
 

@@ -117,7 +117,7 @@ print(gates.table(found, 1))
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(started.pid, number)
-    said, _ = started.communicate(timeout=30)
+    said = started.communicate(timeout=30)[0]
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "clean\n"
     assert "| `two` | FAILED |" in said
     assert "| `three` | NOT RUN | 0 |" in said

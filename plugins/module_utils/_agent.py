@@ -75,7 +75,8 @@ def config(
                 "mark": marks.get(other["name"]),
                 "interface": _addressing.link_interface(other["id"]),
                 "public_key": other["keys"].get("multihop"),
-                "ipv6": bool(other["exit6"]),
+                "exit4": other["exit4"],
+                "exit6": other["exit6"],
             }
             for other in fleet["servers"].values()
             if other["name"] != name

@@ -115,3 +115,16 @@ def test_what_is_copied_to_hosts_does_not_import_ansible() -> None:
     for path in AGENT_FILES:
         found = {module for module in imports_of(path)[0] if module.startswith("ansible")}
         assert not found, f"{path.name} imports {found}: there is no Ansible on hosts; roles render values"
+
+
+def test_the_agent_takes_no_host_of_a_request_but_its_header() -> None:
+    """aiohttp 3.8, Debian 12's, looks up this server's own name for `host` and `url` where the header is missing."""
+    for path in (ROOT / "roles/agent/files/warrend").glob("*.py"):
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "request"
+        }
+        assert not names & {"host", "url", "rel_url"}, (
+            f"{path.name}: use request.headers, request.path or request.query"
+        )

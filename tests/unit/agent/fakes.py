@@ -254,19 +254,20 @@ class FakeKernel:
 
 
 class FakeHttp:
-    """For ``aiohttp.ClientSession``: calls go over a mesh that can be cut."""
+    """For what calls the exits: calls go over a mesh that can be cut."""
 
     def __init__(self, **_settings: Any) -> None:
         self._world = WORLD.get()
 
     @contextlib.asynccontextmanager
-    async def post(self, url: str, data: Any, timeout: aiohttp.ClientTimeout) -> AsyncIterator[Any]:  # noqa: ASYNC109
-        status, reply = await asyncio.wait_for(self._world.call(url, data), timeout.total)
+    async def post(self, url: str, data: Any, **options: Any) -> AsyncIterator[Any]:
+        status, reply = await asyncio.wait_for(self._world.call(url, data), options["timeout"].total)
 
-        async def as_json() -> Any:
-            return reply
+        async def iter_any() -> AsyncIterator[bytes]:
+            yield json.dumps(reply).encode()
 
-        yield SimpleNamespace(status=status, json=as_json)
+        content = SimpleNamespace(iter_any=iter_any)
+        yield SimpleNamespace(status=status, content_type="application/json", headers={}, content=content)
 
     async def close(self) -> None:
         """Nothing."""
@@ -294,10 +295,12 @@ class World:
 
     def __enter__(self) -> Self:
         secrets = SimpleNamespace(randbelow=self.random.randrange)
-        http = SimpleNamespace(ClientSession=FakeHttp, TCPConnector=lambda **settings: settings)
         self.loop.set_task_factory(self._task)
         for module, changes in (
-            (agent_module, {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "aiohttp": http}),
+            (
+                agent_module,
+                {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "http_session": FakeHttp},
+            ),
             (entry_module, {"time": self.clock, "handshakes": self._handshakes, "secrets": secrets}),
             (exits_module, {"time": self.clock}),
             (leases_module, {"time": self.clock, "CHOOSE": self.random.choice}),

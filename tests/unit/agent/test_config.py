@@ -51,7 +51,8 @@ def test_what_is_written_is_what_is_read(clients: int, servers: int, small: bool
             assert other.interface == remotes[other.name]["interface"]
             assert other.mark == remotes[other.name]["mark"]
             assert other.public_key == read["servers"][other.name]["keys"]["multihop"]
-            assert other.ipv6 is bool(read["servers"][other.name]["exit6"])
+            there = read["servers"][other.name]
+            assert (list(other.exit4), list(other.exit6)) == (there["exit4"], there["exit6"])
         found = [(c.name, c.public_key, c.address4, c.address6) for c in told.clients.values()]
         assert found == [(c["name"], c["public_key"], c["address4"], c["address6"]) for c in read["clients"]]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import resource
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from fleets import config
@@ -32,8 +34,7 @@ def ask(port: int, work: Callable[[Exit], Awaitable[Any]], metrics: Metrics | No
     nyc = replace(told.servers["nyc"], control4=THERE)
 
     async def run() -> Any:
-        connector = aiohttp.TCPConnector(local_addr=("127.77.0.1", 0))
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with exits_module.http_session(local_addr=("127.77.0.1", 0)) as session:
             return await work(Exit(nyc, told, session, metrics or Metrics()))
 
     return asyncio.run(run())
@@ -81,7 +82,7 @@ def test_an_exit_starts_renews_and_stops(thread: LoopThread) -> None:
 
 
 def test_many_sessions_go_in_several_calls(thread: LoopThread) -> None:
-    pairs = [(f"10.128.{128 + n // 250}.{n % 250}", f"fd57:6172:7265:8001::{n:x}") for n in range(2 * AT_ONCE + 1)]
+    pairs = [(f"10.128.{128 + n // 250}.{n % 250}", f"fd57:6172:7265:8001::{n:x}") for n in range(1, 2 * AT_ONCE + 2)]
 
     async def work(exit_: Exit) -> None:
         assert len(await exit_.renew(pairs)) == 2 * len(pairs)
@@ -106,6 +107,7 @@ def test_a_refusal_is_told_and_is_no_good_answer(thread: LoopThread) -> None:
         ask(port, work)
 
 
+PACKED = gzip.compress(b" " * (32 << 20))
 ANSWERS: dict[str, tuple[int, str, str]] = {
     "a web page": (200, "text/html", "<h1>It works!</h1>"),
     "an error page": (502, "text/html", "<h1>Bad gateway</h1>"),
@@ -115,6 +117,62 @@ ANSWERS: dict[str, tuple[int, str, str]] = {
     "a number": (500, "application/json", "7"),
     "an empty object": (200, "application/json", "{}"),
     "a list of exits": (200, "application/json", '{"exits": [], "lease_seconds": 5}'),
+    "exits that are objects": (200, "application/json", '{"exits": {"10.128.128.5": {}}, "lease_seconds": 5}'),
+    "an exit address that is another's": (200, "application/json", '{"exits": {"10.128.128.5": "198.51.100.1"}}'),
+    "an exit address of the other family": (200, "application/json", '{"exits": {"10.128.128.5": "2001:db8:e::21"}}'),
+    "a session that nobody asked about": (200, "application/json", '{"exits": {"10.128.128.9": "203.0.113.21"}}'),
+    "an error that is an object": (500, "application/json", '{"error": {}}'),
+    "nesting": (200, "application/json", "[" * 100_000),
+    "a nesting object": (200, "application/json", '{"exits":' * 50_000),
+    "bytes that are no text": (200, "application/json", "\udcff"),
+    "a long number": (200, "application/json", '{"exits": {}, "lease_seconds": ' + "9" * 100_000 + "}"),
+    "more than a backend says": (
+        200,
+        "application/json",
+        '{"exits": {}, "lease_seconds": 8, "more": "' + "x" * (300 << 10),
+    ),
+    **{
+        f"a lease of {lease}": (200, "application/json", f'{{"exits": {{}}, "lease_seconds": {lease}}}')
+        for lease in (
+            '"abc"',
+            "[1]",
+            "Infinity",
+            "-Infinity",
+            "NaN",
+            "-1",
+            "0",
+            "0.5",
+            "4",
+            "3601",
+            "1e3",
+            "true",
+            "null",
+        )
+    },
+}
+RAW: dict[str, bytes] = {
+    "a charset that unpacks": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=zlib_codec\r\nContent-Length: 2\r\n\r\n{}"
+    ),
+    "something packed": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(PACKED), PACKED)
+    ),
+    "a redirect": b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.77.0.3:%d/\r\nContent-Length: 0\r\n\r\n",
+    "a permanent one": b"HTTP/1.1 308 Permanent\r\nLocation: http://127.77.0.3:%d/\r\nContent-Length: 0\r\n\r\n",
+    "a body without end": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b"x" * (64 << 20),
+    "a bad chunk": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
+    ),
+    "a thousand cookies": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        + b"".join(b"Set-Cookie: c%d=%b\r\n" % (n, b"x" * 4000) for n in range(1000))
+        + b"Content-Length: 2\r\n\r\n{}"
+    ),
+    "100 Continue for ever": b"HTTP/1.1 100 Continue\r\n\r\n" * 5000,
+    "a head that does not end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * (1 << 20),
+    "no HTTP": b"\0" * 4096,
+    "nothing": b"",
 }
 
 
@@ -123,7 +181,8 @@ def answering(thread: LoopThread, answer: tuple[int, str, str]) -> Iterator[int]
     """Something that is no backend."""
 
     async def handle(_request: web.Request) -> web.Response:
-        return web.Response(status=answer[0], content_type=answer[1], text=answer[2])
+        body = answer[2].encode("utf-8", "surrogateescape")
+        return web.Response(status=answer[0], content_type=answer[1], body=body)
 
     def make() -> web.Application:
         application = web.Application()
@@ -145,6 +204,56 @@ def test_what_is_no_backend_does_not_answer(thread: LoopThread, answer: str) -> 
         assert not exit_.reachable
 
     with answering(thread, ANSWERS[answer]) as port:
+        ask(port, work)
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_what_is_no_http_does_not_answer_either_and_goes_nowhere(raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server of our own hand. Nobody is told of the session, whatever it says; and no memory goes for it."""
+    monkeypatch.setattr(exits_module, "TIMEOUT_SECONDS", 2.0)
+
+    async def work(exit_: Exit) -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for call in (exit_.start(PAIR), exit_.renew([PAIR]), exit_.probe()):
+            with pytest.raises(ExitError, match=r"^nyc does not answer$"):
+                await call
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
+        assert not exit_._session.cookie_jar  # noqa: SLF001 - nothing else shows what is kept
+
+    with socket.create_server(("127.77.0.3", 0)) as third, socket.create_server((THERE, 0)) as sock:
+        text = RAW[raw] % third.getsockname()[1] if b"Location" in RAW[raw] else RAW[raw]
+        stop = threading.Event()
+
+        def answer() -> None:
+            sock.settimeout(0.1)
+            while not stop.is_set():
+                with suppress(OSError):
+                    connection, _peer = sock.accept()
+                    with connection:
+                        connection.settimeout(3)
+                        connection.recv(65536)
+                        connection.sendall(text)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            ask(sock.getsockname()[1], work)
+        finally:
+            stop.set()
+            thread.join()
+        third.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            third.accept()
+
+
+def test_what_a_refusal_says_is_short_and_moves_no_cursor(thread: LoopThread) -> None:
+    async def work(exit_: Exit) -> None:
+        with pytest.raises(ExitError) as caught:
+            await exit_.start(PAIR)
+        assert str(caught.value) == "nyc refuses: " + "?[31m?]0;x?" + "y" * 189
+
+    said = "\x1b[31m\x1b]0;x\x07" + "y" * 1000
+    with answering(thread, (400, "application/json", json.dumps({"error": said}))) as port:
         ask(port, work)
 
 

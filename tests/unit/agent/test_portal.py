@@ -164,6 +164,19 @@ def test_it_answers_to_no_other(running: Running, host: str, path: str) -> None:
     assert f"http://{HOST}/" in str(said)
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["/", "/style.css", "/api/status", "/nothing"])
+def test_nobody_is_asked_for_the_name_of_this_server(
+    running: Running, monkeypatch: pytest.MonkeyPatch, version: str, path: str
+) -> None:
+    """Where a request has no Host, Debian 12's aiohttp would; while a resolver is silent, everybody would wait."""
+    asked: list[str] = []
+    for name in ("getfqdn", "gethostbyname", "gethostbyaddr", "gethostname"):
+        monkeypatch.setattr(socket, name, lambda *_words, name=name: asked.append(name) or HOST)
+    assert running.alice.raw(f"GET {path} HTTP/{version}\r\n\r\n".encode()) in (400, 421)
+    assert asked == []
+
+
 def test_two_hosts_are_none(running: Running) -> None:
     request = f"GET /multihop HTTP/1.1\r\nHost: {HOST}\r\nHost: evil.example\r\n\r\n"
     assert running.alice.raw(request.encode()) in (400, 421)

@@ -11,12 +11,10 @@ import logging
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
-import aiohttp
-
 from .config import Config
 from .conntrack import EXIT_KIND, FORWARD_KIND, OWN_KIND, SESSION_KIND
 from .entry import Entry
-from .exits import Exit
+from .exits import Exit, http_session
 from .kernel import Kernel
 from .leases import Leases
 from .metrics import Metrics
@@ -37,9 +35,7 @@ class Agent:
         self.config = config
         self.metrics = Metrics()
         self.kernel = Kernel(config)
-        self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit_per_host=8, keepalive_timeout=max(75, config.lease_seconds))
-        )
+        self.http = http_session(limit_per_host=8, keepalive_timeout=max(75, config.lease_seconds))
         exits = {
             s.slug: Exit(s, config, self.http, self.metrics) for s in config.servers.values() if s.mark is not None
         }

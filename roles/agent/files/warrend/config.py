@@ -30,7 +30,7 @@ class Server:
         mark: the firewall mark of clients that leave by it; None where this server has no clients.
         interface: the multihop link towards it.
         public_key: its WireGuard key on that link.
-        ipv6: whether it has IPv6 exit addresses.
+        exit4, exit6: its exit addresses, those that it may say a session leaves from.
     """
 
     name: str
@@ -44,7 +44,8 @@ class Server:
     mark: int | None
     interface: str
     public_key: str | None
-    ipv6: bool
+    exit4: tuple[str, ...]
+    exit6: tuple[str, ...]
 
     def speaks_for(self, address: str) -> bool:
         """Whether a session address, in canonical form, is of its own prefix."""
@@ -165,6 +166,8 @@ def parse(data: Mapping[str, Any]) -> Config:
                 **server,
                 "session4": ipaddress.IPv4Network(server["session4"]),
                 "session6": ipaddress.IPv6Network(server["session6"]),
+                "exit4": tuple(server["exit4"]),
+                "exit6": tuple(server["exit6"]),
             }
         )
         for server in data["servers"]

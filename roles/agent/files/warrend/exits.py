@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 
@@ -18,6 +19,15 @@ from .metrics import Metrics
 TIMEOUT_SECONDS = 3.0
 AT_ONCE = 500
 """So many sessions go in one call. The backend takes twice as many."""
+
+LARGEST_REPLY = 256 * 1024
+"""Bytes. The answer to a call with as many sessions as go in one has at most 110 kB."""
+
+LEASES = range(5, 3601)
+"""Seconds that an exit may say it keeps a session: less would be a busy loop, more a session that does not end."""
+
+LONGEST_REASON = 200
+"""Characters of an exit's own words that people get to see."""
 
 ALIVE_SECONDS = 180
 """A WireGuard session ends so long after its last handshake (whitepaper, Reject-After-Time)."""
@@ -39,8 +49,17 @@ class ExitError(Exception):
         self.reason = reason
 
 
+def http_session(**connector: Any) -> aiohttp.ClientSession:
+    """What calls the exits: it unpacks nothing, and keeps nothing that they send."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(**connector), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+    )
+
+
 class Exit:
     """One exit.
+
+    It may be in somebody else's hands. What it sends is an answer as described, or it "does not answer".
 
     Attributes:
         server: which.
@@ -84,15 +103,13 @@ class Exit:
         return {address: made[address] for address in pair if address in made}
 
     async def _start(self, pairs: list[Pair]) -> dict[str, str]:
-        reply = await self._call("start", pairs)
-        return {str(key): str(value) for key, value in reply["exits"].items()}
+        return await self._call("start", pairs)
 
     async def renew(self, pairs: Sequence[Pair], tell: bool = False) -> dict[str, str]:
         """Renew sessions there. Returns exit address by session address: of those it had not; with ``tell``, of all."""
         made: dict[str, str] = {}
         for start in range(0, len(pairs), AT_ONCE):
-            reply = await self._call("tell" if tell else "renew", pairs[start : start + AT_ONCE])
-            made |= {str(key): str(value) for key, value in reply["exits"].items()}
+            made |= await self._call("tell" if tell else "renew", pairs[start : start + AT_ONCE])
         return made
 
     async def stop(self, pairs: Sequence[Pair]) -> None:
@@ -106,26 +123,78 @@ class Exit:
         await self._call("renew", [])
         self.round_trip = time.monotonic() - began
 
-    async def _call(self, op: str, pairs: Iterable[Pair]) -> dict[str, Any]:
+    async def _call(self, op: str, pairs: Iterable[Pair]) -> dict[str, str]:
+        """Ask, and return exit address by session address, of those asked about."""
         form = [("op", op), ("a_slug", self._config.slug)]
+        asked: set[str] = set()
         for session4, session6 in pairs:
             form += [("session_ip", session4), ("session_ip6", session6)]
+            asked |= {session4, session6}
         began = time.monotonic()
         try:
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            async with self._session.post(self._url, data=form, timeout=timeout) as response:
-                reply = await response.json()
-                key, kind = ("exits", dict) if response.status == 200 else ("error", str)
-                if not isinstance(reply, dict) or not isinstance(reply.get(key), kind):
-                    raise ValueError("this is no backend")
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            if self.silent_since is None:
-                self.silent_since = time.time()
+            status, reply = await self._post(form)
+            if status == 200:
+                lease_seconds, exits = _lease(reply, self.lease_seconds), _exits(reply, asked, self.server)
+            else:
+                reason = _words(reply["error"])
+        except Exception as error:  # nothing that an exit sends may end the agent
+            self._silent()
             raise ExitError("unreachable", f"{self.server.slug} does not answer") from error
         self._metrics.latency.labels(self.server.slug, op).observe(time.monotonic() - began)
-        if response.status != 200:
-            self.silent_since = self.silent_since or time.time()
-            raise ExitError("refused", f"{self.server.slug} refuses: {reply['error']}")
-        self.answered, self.silent_since = time.monotonic(), None
-        self.lease_seconds = int(reply.get("lease_seconds") or self.lease_seconds)
-        return dict(reply)
+        if status != 200:
+            self._silent()
+            raise ExitError("refused", f"{self.server.slug} refuses: {reason}")
+        self.answered, self.silent_since, self.lease_seconds = time.monotonic(), None, lease_seconds
+        return exits
+
+    def _silent(self) -> None:
+        self.silent_since = self.silent_since or time.time()
+
+    async def _post(self, form: list[tuple[str, str]]) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON object of an answer; any exception if it is not that, or too large, or late."""
+        options: dict[str, Any] = {
+            "timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            "allow_redirects": False,  # the session would go along, to wherever it says
+            "headers": {"Accept-Encoding": "identity"},
+        }
+        async with self._session.post(self._url, data=form, **options) as response:
+            if response.content_type != "application/json" or "Content-Encoding" in response.headers:
+                raise ValueError("this is no backend")
+            body = bytearray()
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > LARGEST_REPLY:
+                    raise ValueError("no backend says so much")
+        reply = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        if not isinstance(reply, dict):
+            raise ValueError("this is no backend")
+        return response.status, reply
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not in JSON (RFC 8259, section 6)")
+
+
+def _lease(reply: dict[str, Any], before: int) -> int:
+    seconds = reply.get("lease_seconds", before)
+    if type(seconds) is not int or seconds not in LEASES:
+        raise ValueError("a lease that cannot be")
+    return seconds
+
+
+def _exits(reply: dict[str, Any], asked: set[str], server: Server) -> dict[str, str]:
+    exits = reply["exits"]
+    if not isinstance(exits, dict):
+        raise TypeError("exits by session address, please")
+    for session, address in exits.items():
+        own = server.exit6 if ":" in session else server.exit4
+        if session not in asked or address not in own:
+            raise ValueError("an address that is not the exit's own, or one that nobody asked about")
+    return exits
+
+
+def _words(said: object) -> str:
+    """What an exit says, for people to read: short, and nothing that a terminal obeys."""
+    if not isinstance(said, str):
+        raise TypeError("a text, please")
+    return "".join(character if character.isprintable() else "?" for character in said[:LONGEST_REASON])

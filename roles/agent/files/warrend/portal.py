@@ -202,7 +202,9 @@ class Portal:
         other by Origin (RFC 6454) or Sec-Fetch-Site (W3C Fetch Metadata). A browser has no way to leave both out of a
         request that changes something, and a program that is no browser has none of the client's trust to abuse.
         """
-        if request.headers.getall("Host", []) != [request.host] or request.host.lower() not in self._hosts:
+        # Not request.host: where there is no such header, aiohttp asks the resolver for this server's own name.
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             message = f"This page is at {self._home} and nowhere else. Open it there."
             raise DeniedError(421, "host", "Wrong address", message)
         origin = request.headers.get("Origin")

@@ -42,7 +42,7 @@ def way_view(config: Config, entry: Entry, client: Client) -> dict[str, Any]:
     if session:
         exit_ = entry.exits.get(session.row.exit)
         label = exit_.server.label if exit_ else session.row.exit
-        way = {"exit": session.row.exit, "exit_label": label, "ipv6": exit_ is None or exit_.server.ipv6}
+        way = {"exit": session.row.exit, "exit_label": label, "ipv6": exit_ is None or bool(exit_.server.exit6)}
         addresses = session_addresses(session) if session.state.value == "active" else {"exit4": None, "exit6": None}
         return {"state": _state(entry, client), **way, **addresses}
     choice = entry.choices.get(client.address4)
@@ -102,7 +102,7 @@ def exit_view(exit_: Exit) -> dict[str, Any]:
         "link": exit_.link_up,
         "round_trip_ms": None if exit_.round_trip is None else round(exit_.round_trip * 1000, 1),
         "silent_since": exit_.silent_since,
-        "ipv6": exit_.server.ipv6,
+        "ipv6": bool(exit_.server.exit6),
     }
 
 

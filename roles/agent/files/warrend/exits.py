@@ -177,7 +177,8 @@ def _no_number(name: str) -> NoReturn:
 
 def _lease(reply: dict[str, Any], before: int) -> int:
     seconds = reply.get("lease_seconds", before)
-    if type(seconds) is not int or seconds not in LEASES:
+    # True is an int to Python, and 8.0 is in the range: neither is what a backend says.
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds not in LEASES:
         raise ValueError("a lease that cannot be")
     return seconds
 

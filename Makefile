@@ -33,8 +33,8 @@ test: gates-venv ## Run all gates, as CI does: lint, specs, unit, build, sanity,
 	@lab/bootstrap tests
 	@.venv/bin/python tests/tools/gates.py
 
-check: gates-venv ## What to run before each commit, under three minutes: lint, specs, unit, build
-	@.venv/bin/python tests/tools/gates.py lint specs unit build
+check: gates-venv ## What to run before each commit, under three minutes: lint, specs, unit, build, sanity
+	@.venv/bin/python tests/tools/gates.py lint specs unit build sanity
 
 test-kernel: gates-venv ## All that can run on Debian's own kernels, in emulated machines: 6.12, 6.1, and Debian 13
 	@lab/bootstrap tests

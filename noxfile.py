@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import nox
 from nox.command import CommandFailed
@@ -31,6 +32,7 @@ COLLECTIONS = STATE / "collections"
 CHECKOUT = COLLECTIONS / "ansible_collections/warren/vpn"
 # What takes long to make and is the same for every checkout. `make clean` removes it.
 KEPT = STATE if os.geteuid() else Path("/var/lib/warren-lab")
+IN_USE: list[TextIO] = []
 # What a user of the built collection gets, at its top level.
 SHIPPED = {
     "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
@@ -142,12 +144,21 @@ def build(session: nox.Session) -> None:
         session.run("tests/tools/installed.sh", str(BIN), str(tarball), str(tree / "empty"), external=True)
 
 
+def use_kept() -> None:
+    """Keep `make clean` of another checkout from taking KEPT away, for as long as this process runs."""
+    lock = Path("/run/lock/warren-kept").open("a")  # noqa: SIM115 - it ends with the process
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    IN_USE.append(lock)
+
+
 @contextmanager
 def made_once(word: str, *parts: bytes) -> Iterator[tuple[Path, bool]]:
     """A directory under KEPT for what is made from `parts`, and whether it has to be made; the older ones go.
 
     Whoever else wants it waits. It counts as made when the block ends without an error.
     """
+    if os.geteuid() == 0:
+        use_kept()
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     directory = KEPT / f"{word}-{digest}"
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

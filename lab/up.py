@@ -6,6 +6,7 @@ The options' defaults are the environment's LAB_NAME, LAB_IMAGE, LAB_SERVERS and
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -152,6 +153,9 @@ def main() -> int:
     args = options()
     if args.machine:
         return in_machine(args)
+    # Until there are containers that show it, `make clean` of another checkout sees by this that the images are in use.
+    in_use = Path("/run/lock/warren-kept").open("a")  # noqa: SIM115 - it ends with the process
+    fcntl.flock(in_use, fcntl.LOCK_SH)
     make_keys()
     inventory = Path(args.inventory).resolve()
     inventories = ["-i", str(inventory), *extra_inventory(args.name, args.servers)]

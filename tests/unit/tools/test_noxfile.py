@@ -56,6 +56,15 @@ def test_what_nobody_has_used_for_a_week_goes_when_something_new_is_made(noxfile
         assert not old.exists()
 
 
+def test_what_is_in_use_is_not_cleaned_away(noxfile: ModuleType) -> None:
+    """By lab/clean of another checkout, which asks for the lock alone."""
+    with noxfile.made_once("thing", b"recipe"):
+        pass
+    alone = ["flock", "--nonblock", "--exclusive", "/run/lock/warren-kept", "true"]
+    assert subprocess.run(alone, check=False).returncode == 1
+    assert "exec 8>>/run/lock/warren-kept" in (ROOT / "lab/clean").read_text()
+
+
 def test_two_at_once_make_it_once(noxfile: ModuleType) -> None:
     found = []
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from . import _addressing, _links
 
+# What agents take from each other: LEASES in exits.py of the agent.
+LEASES = range(5, 3601)
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
 
 
@@ -27,11 +29,16 @@ def config(
         portal_names: names, besides its addresses, by which clients open the portal.
 
     Raises:
-        ValueError: what is given as a name is none.
+        ValueError: what is given as a name is none, or a lease is not one that other servers take.
     """
     for each in portal_names:
         if not HOST_NAME.fullmatch(each):
             raise ValueError(f"agent_portal_names: {each!r} is no host name. Write names such as portal.example.net.")
+    if lease_seconds not in LEASES:
+        raise ValueError(
+            f"agent_lease_seconds: {lease_seconds} is not from {LEASES[0]} to {LEASES[-1]}: other servers "
+            "would not believe it. Leave it out for 60."
+        )
     here = fleet["servers"][name]
     marks = {remote["name"]: remote["mark"] for remote in _links.remotes(fleet, name)}
     clients = fleet["clients"] if here["access"] else []

@@ -14,6 +14,7 @@ from fleets import CITIES, IDLE_SECONDS, SMALL_POOL, config, data, fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warrend import config as config_module
+from warrend import exits as exits_module
 from warrend.conntrack import (
     EXIT_KIND,
     FORWARD_KIND,
@@ -191,3 +192,15 @@ SMALL_FLEET = fleet(**SMALL_POOL)
 def test_seconds_are_those_of_the_role() -> None:
     assert data(fleet(), "ams", 33)["lease_seconds"] == 33
     assert data(fleet(), "ams")["idle_seconds"] == IDLE_SECONDS
+
+
+@pytest.mark.parametrize("seconds", [0, 4, 3601])
+def test_a_lease_that_other_servers_do_not_take_is_refused(seconds: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^agent_lease_seconds: {seconds} is not from 5 to 3600: .*Leave it out for 60"
+    ):
+        _agent.config(fleet(), "host-ams", seconds, 60)
+
+
+def test_both_sides_mean_the_same_leases() -> None:
+    assert _agent.LEASES == exits_module.LEASES

@@ -117,10 +117,6 @@ ANSWERS: dict[str, tuple[int, str, str]] = {
     "a number": (500, "application/json", "7"),
     "an empty object": (200, "application/json", "{}"),
     "a list of exits": (200, "application/json", '{"exits": [], "lease_seconds": 5}'),
-    "exits that are objects": (200, "application/json", '{"exits": {"10.128.128.5": {}}, "lease_seconds": 5}'),
-    "an exit address that is another's": (200, "application/json", '{"exits": {"10.128.128.5": "198.51.100.1"}}'),
-    "an exit address of the other family": (200, "application/json", '{"exits": {"10.128.128.5": "2001:db8:e::21"}}'),
-    "a session that nobody asked about": (200, "application/json", '{"exits": {"10.128.128.9": "203.0.113.21"}}'),
     "an error that is an object": (500, "application/json", '{"error": {}}'),
     "nesting": (200, "application/json", "[" * 100_000),
     "a nesting object": (200, "application/json", '{"exits":' * 50_000),
@@ -244,6 +240,27 @@ def test_what_is_no_http_does_not_answer_either_and_goes_nowhere(raw: str, monke
         third.settimeout(0)
         with pytest.raises(BlockingIOError):
             third.accept()
+
+
+@pytest.mark.parametrize(
+    ("session", "said"),
+    [
+        (PAIR[0], {}), (PAIR[0], [1]), (PAIR[0], "198.51.100.1"), (PAIR[0], "2001:db8:e::21"),
+        (PAIR[1], "203.0.113.21"), ("10.128.128.9", "203.0.113.21"), ("x" * 9000, "203.0.113.21"),
+    ],
+)  # fmt: skip
+def test_what_an_exit_may_not_say_is_not_heard(thread: LoopThread, session: str, said: object) -> None:
+    """Addresses that are not its own, and sessions that nobody asked about; the rest of its answer holds."""
+
+    async def work(exit_: Exit) -> None:
+        own = exit_.server.exit4[0]
+        assert await exit_.renew([PAIR], tell=True) == ({} if session == PAIR[0] else {PAIR[0]: own})
+        assert exit_.reachable
+
+    own = config("ams").servers["nyc"].exit4[0]
+    answer = json.dumps({"exits": {PAIR[0]: own, session: said}, "lease_seconds": 8})
+    with answering(thread, (200, "application/json", answer)) as port:
+        ask(port, work)
 
 
 def test_what_a_refusal_says_is_short_and_moves_no_cursor(thread: LoopThread) -> None:

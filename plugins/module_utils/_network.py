@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,18 +181,43 @@ def converge(network: Network, apply: bool, report: Report) -> None:
         NetworkError: something is in the way; the message has the remedy.
     """
     with _alone():
-        live = _known(_wireguard.live_links(), network)
-        _refuse_foreign(network, live)
-        report.alive = _alive(live, network)
-        adopted = _wireguard.check_keys(network.links.values(), apply)
-        _sysctl(network.sysctl, report, apply)
-        _sysctl_file(network, report, apply)
-        _tables(network, report, apply)
-        _routing_rules(network, report, apply)
-        _links(network, live, report, apply)
-        _sysctl(_of_links(network), report, apply)
-        if adopted:
-            report.differs("take the new private key", [], [f"private key of {purpose}: new" for purpose in adopted])
+        _converge(network, apply, report)
+
+
+def restore(report: Report) -> bool:
+    """Put back what the last run wanted. Whether there was one.
+
+    What that is, is asked once nobody else is at work: the run that was may have been the last.
+
+    Raises:
+        NetworkError: something is in the way; the message has the remedy.
+    """
+    with _alone():
+        network = recorded()
+        if network is None:
+            return False
+        # What only programs need is no reason to leave the host without its firewall.
+        missing = missing_commands(network)
+        if missing:
+            raise _host.NetworkError(f"not installed: {' '.join(missing)}")
+        _converge(network, True, report)
+        return True
+
+
+def _converge(network: Network, apply: bool, report: Report) -> None:
+    live = _known(_wireguard.live_links(), network)
+    _refuse_foreign(network, live)
+    report.alive = _alive(live, network)
+    adopted = _wireguard.check_keys(network.links.values(), apply)
+    _sysctl(network.sysctl, report, apply)
+    _sysctl_file(network, report, apply)
+    _tables(network, report, apply)
+    _routing_rules(network, report, apply)
+    _links(network, live, report, apply)
+    _surplus_tables(network, report, apply)
+    _sysctl(of_links(network.links.values()), report, apply)
+    if adopted:
+        report.differs("take the new private key", [], [f"private key of {purpose}: new" for purpose in adopted])
 
 
 def _userspace(network: Network) -> bool:
@@ -264,13 +289,22 @@ def _known(live: Mapping[str, _wireguard.Link], network: Network) -> dict[str, _
     }
 
 
-def _of_links(network: Network) -> dict[str, str]:
-    """The kernel settings of links, which can be made once the links are there.
+def of_links(links: Iterable[_wireguard.Link]) -> dict[str, str]:
+    """The kernel settings of links that forward, which can be made once the links are there.
 
-    What comes back through a link with a mark is from everywhere, and the main table knows other ways there: the strict
-    reverse path filter would drop it. Of two values the kernel takes the higher (ip-sysctl: rp_filter).
+    WireGuard has checked where a packet comes from (AllowedIPs), so a gated link needs no check of the source: it costs
+    each packet a lookup in the routing table, which `accept_local` leaves out too. A host that has a strict one on all
+    interfaces finds the way back. What comes back through a link with a mark is from everywhere, and the main table
+    knows other ways there: only the loose check lets it pass. Of two values the kernel takes the higher (ip-sysctl).
     """
-    return {f"net/ipv4/conf/{link.name}/rp_filter": "2" for link in network.links.values() if link.mark}
+    settings = {}
+    for link in links:
+        if link.mark:
+            settings[f"net/ipv4/conf/{link.name}/rp_filter"] = "2"
+        elif link.gated:
+            settings[f"net/ipv4/conf/{link.name}/rp_filter"] = "0"
+            settings[f"net/ipv4/conf/{link.name}/accept_local"] = "1"
+    return settings
 
 
 def _sysctl(wanted: Mapping[str, str], report: Report, apply: bool) -> None:
@@ -314,6 +348,10 @@ def _tables(network: Network, report: Report, apply: bool) -> None:
             )
             if apply:
                 _nftables.load(table, wanted)
+
+
+def _surplus_tables(network: Network, report: Report, apply: bool) -> None:
+    """Remove tables that are not wanted, once the rules, groups and marks that stand in for them are there."""
     for name in sorted(set(_nftables.recorded()) - {table.name for table in network.tables}):
         report.differs(f"remove nftables table {name}", [f"table inet {name}"], [])
         if apply:
@@ -388,7 +426,7 @@ def describe(link: _wireguard.Link, live: _wireguard.Link | None = None) -> list
         f"link {link.name}",
         f"  public key {link.public_key}",
         f"  listening port {link.listen_port}",
-        f"  mtu {link.mtu}, {'up' if link.up else 'down'}",
+        f"  mtu {link.mtu}, group {link.group:#x}, {'up' if link.up else 'down'}",
         *(f"  address {address}" for address in link.addresses),
         *sorted(f"  route {route.destination} in table {route.table}" for route in link.routes),
     ]

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from . import _host
 
-# A set by which a program says that all elements of its sets are there, and without which its rules let nothing pass.
-# It is not carried from one table to the next: what the program added in between would be missing, and nobody knew.
-GATE = "ready"
+# Maps that let somebody pass, and what is of the moment. They are not carried from one table to the next: what the
+# program changed in between would be as it was, and nobody knew. The program fills them anew.
+GATES = frozenset(f"{name}{family}" for name in ("client_mark", "session_flow", "begun") for family in "46")
 
 TABLE_DIR = _host.STATE_DIR / "nftables.d"
 
@@ -134,7 +134,7 @@ def load(table: Table, wanted: str) -> None:
 def _anew(table: Table, script: str, wanted: str) -> str:
     """A transaction that makes the table from nothing, for what a flush leaves behind: chains and sets no longer
     declared, or declared otherwise. The elements of programs' sets move to the new table."""
-    declared = {match["name"] for match in _SET.finditer(wanted)} - _with_elements(wanted) - {GATE}
+    declared = {match["name"] for match in _SET.finditer(wanted)} - _with_elements(wanted) - GATES
     carried = [
         f"add element inet {table.name} {match['name']} {elements[1]}\n"
         for match in _SET.finditer(live(table.name) or "")

@@ -12,17 +12,10 @@ from . import _host, _network
 
 def main() -> int:
     """Restore and say what was done; 0 if the host is as recorded now."""
-    network = _network.recorded()
-    if not network:
-        sys.stdout.write("nothing recorded yet: site.yml has not run on this host\n")
-        return 0
     report = _network.Report()
     try:
-        # What only programs need is no reason to leave the host without its firewall.
-        missing = _network.missing_commands(network)
-        if missing:
-            raise _host.NetworkError(f"not installed: {' '.join(missing)}")
-        _network.converge(network, apply=True, report=report)
+        if not _network.restore(report):
+            sys.stdout.write("nothing recorded yet: site.yml has not run on this host\n")
     except _host.NetworkError as error:
         sys.stderr.write(f"{error}\n")
         return 1

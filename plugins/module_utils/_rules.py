@@ -1,11 +1,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
 # standard library and relative imports only.
-"""Routing rules of this host: packets with a link's mark take the routes of that link's table, or none at all.
+"""Routing rules of this host, which say a second time what firewall rules say: what may be forwarded, and by which way.
 
-The rules stand together. The first sends every packet without such a mark past the rest, so that the number of links
-costs only packets that have one; the last stops what has a mark whose link is not there, which would otherwise go by
-the main table. See ip-rule(8).
+Packets with a link's mark take the routes of that link's table, or none at all. What comes in by a gated link goes on
+if a firewall rule has approved it by a mark; without that, or without any firewall, it goes nowhere.
+
+The rules stand together. The first sends every packet without a link's mark past those of links, so that their number
+costs only packets that have one; what has a mark whose link is not there is stopped, and would otherwise go by the main
+table. See ip-rule(8). What is approved stands before what is not, for `not` turns a whole selector around.
 """
 
 from __future__ import annotations
@@ -21,6 +24,12 @@ PRIORITY = 4000
 
 # The marks of links have this top digit and no other program's have.
 MARKS = "0x70000000/0xf0000000"
+
+# A client whose way is about to change: the milliseconds until then are silence, and no error that its programs see.
+HELD = "0x7fffffff"
+
+# Whatever a firewall rule approves has a mark with this bit, those of links too.
+APPROVED = "0x40000000/0x40000000"
 
 FAMILIES = ("-4", "-6")
 
@@ -47,18 +56,22 @@ class Rule:
 
 
 def wanted(links: Iterable[_wireguard.Link]) -> list[Rule]:
-    """The rules that links need; none where no link has a mark."""
-    marked = [link for link in links if link.mark]
-    if not marked:
-        return []
+    """The rules that links need, in an order in which they can be added."""
+    listed = list(links)
     rules = []
     for family in FAMILIES:
-        rules.append(Rule(family, PRIORITY + 2, f"fwmark {MARKS}", "unreachable"))
-        for link in marked:
-            tables = {route.table for route in link.routes if (":" in route.destination) == (family == "-6")}
-            rules += [Rule(family, PRIORITY + 1, f"fwmark {link.mark:#x}", f"lookup {table}") for table in tables]
-        # It needs a rule to go to, so it comes last.
-        rules.append(Rule(family, PRIORITY, f"not fwmark {MARKS}", f"goto {PRIORITY + 2}"))
+        gated = [link.name for link in listed if link.gated]
+        rules += [Rule(family, PRIORITY + 3, f"iif {name} fwmark {APPROVED}", "lookup main") for name in gated]
+        rules += [Rule(family, PRIORITY + 4, f"iif {name}", "unreachable") for name in gated]
+        marked = [link for link in listed if link.mark]
+        if marked:
+            rules.append(Rule(family, PRIORITY + 2, f"fwmark {MARKS}", "unreachable"))
+            for link in marked:
+                tables = {route.table for route in link.routes if (":" in route.destination) == (family == "-6")}
+                rules += [Rule(family, PRIORITY + 1, f"fwmark {link.mark:#x}", f"lookup {table}") for table in tables]
+            rules.append(Rule(family, PRIORITY + 1, f"fwmark {HELD}", "blackhole"))
+            # It needs a rule to go to, so it comes last.
+            rules.append(Rule(family, PRIORITY, f"not fwmark {MARKS}", f"goto {PRIORITY + (3 if gated else 2)}"))
     return rules
 
 
@@ -73,8 +86,13 @@ def live() -> list[Rule]:
 
 
 def _selector(rule: dict[str, object]) -> str:
-    mask = f"/{rule['fwmask']}" if "fwmask" in rule else ""
-    return f"{'not ' if 'not' in rule else ''}fwmark {rule.get('fwmark')}{mask}"
+    words = ["not"] if "not" in rule else []
+    if "iif" in rule:
+        words.append(f"iif {rule['iif']}")
+    if "fwmark" in rule:
+        mask = f"/{rule['fwmask']}" if "fwmask" in rule else ""
+        words.append(f"fwmark {rule['fwmark']}{mask}")
+    return " ".join(words)
 
 
 def _action(rule: dict[str, object]) -> str:
@@ -84,9 +102,16 @@ def _action(rule: dict[str, object]) -> str:
 
 
 def steps(missing: Iterable[Rule], surplus: Iterable[Rule]) -> dict[str, list[str]]:
-    """The lines for ``ip -batch``, by family: what is missing first, so that no packet finds a gap."""
+    """The lines for ``ip -batch``, by family: what is missing first, so that no packet finds a gap.
+
+    But a rule that only goes elsewhere is no other rule to the kernel: the old one has to go before.
+    """
     lines: dict[str, list[str]] = {family: [] for family in FAMILIES}
-    for verb, rules in (("add", missing), ("delete", surplus)):
+    added, gone = list(missing), list(surplus)
+    places = {(rule.family, rule.priority, rule.selector) for rule in added}
+    replaced = [rule for rule in gone if (rule.family, rule.priority, rule.selector) in places]
+    rest = [rule for rule in gone if rule not in replaced]
+    for verb, rules in (("delete", replaced), ("add", added), ("delete", rest)):
         for rule in rules:
             words = f"{rule.selector} priority {rule.priority} protocol {_wireguard.ROUTE_PROTOCOL} {rule.action}"
             lines[rule.family].append(f"rule {verb} {words}")

@@ -31,7 +31,9 @@ ALIAS = "warren.vpn"
 ROUTE_PROTOCOL = "119"
 
 # What a link, a route and a peer consist of, as plain data.
-LINK_KEYS = frozenset(("name", "purpose", "public_key", "listen_port", "mtu", "mark", "addresses", "routes", "peers"))
+LINK_KEYS = frozenset(
+    ("name", "purpose", "public_key", "listen_port", "mtu", "group", "mark", "gated", "addresses", "routes", "peers")
+)
 ROUTE_KEYS = frozenset(("destination", "table"))
 PEER_KEYS = frozenset(("name", "public_key", "preshared_key", "endpoint", "allowed_ips", "keepalive"))
 
@@ -107,7 +109,9 @@ class Link:
         peers: by public key.
         up: of a live link, whether it is up.
         userspace: of a live link, whether a process of its own runs it, and not the kernel.
+        group: device group (ip-link(8)), by which firewall rules know what kind of link this is; 0 for none.
         mark: of a wanted link, the mark of the packets that take the routes of its table; 0 for none.
+        gated: of a wanted link, whether what comes in goes on to another host only if a firewall rule has approved it.
     """
 
     name: str
@@ -120,7 +124,9 @@ class Link:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     up: bool = True
     userspace: bool = False
+    group: int = 0
     mark: int = 0
+    gated: bool = False
 
 
 @functools.cache  # the same network is read from what is wanted, recorded and live
@@ -153,7 +159,9 @@ def link_from(data: Mapping[str, object]) -> Link:
             addresses=tuple(sorted(str(ipaddress.ip_interface(text)) for text in strings(data["addresses"]))),
             routes=frozenset(routes),
             peers={peer.public_key: peer for peer in peers},
+            group=int(str(data.get("group") or 0)),
             mark=int(str(data.get("mark") or 0)),
+            gated=bool(data.get("gated")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _host.NetworkError(f"link {data.get('name', '?')} is not as it should be: {error!r}") from error
@@ -279,6 +287,7 @@ def live_links() -> dict[str, Link]:
             peers=peers.get(name, {}),
             up="UP" in str(data["flags"]),
             userspace=_kind(data) != "wireguard",
+            group=_group(data),
         )
         for name, data in found.items()
         if str(data.get("ifalias", "")).startswith(ALIAS)
@@ -297,6 +306,12 @@ def _interfaces() -> dict[str, Mapping[str, object]]:
 def _kind(data: Mapping[str, object]) -> str:
     details = data.get("linkinfo")
     return str(details.get("info_kind", "")) if isinstance(details, dict) else ""
+
+
+def _group(data: Mapping[str, object]) -> int:
+    """The number of an interface's group; that of a name that somebody gave it (/etc/iproute2/group) is not ours."""
+    text = str(data.get("group", ""))
+    return int(text) if text.isdigit() else 0
 
 
 def _addresses(data: Mapping[str, object]) -> tuple[str, ...]:
@@ -476,6 +491,8 @@ def address_steps(wanted: Link, here: Link) -> list[str]:
         steps.append(f"link set dev {wanted.name} mtu {wanted.mtu}")
     for address in sorted(set(wanted.addresses) - set(here.addresses)):
         steps.append(f"address add {address} dev {wanted.name}{' nodad' if ':' in address else ''}")
+    if here.group != wanted.group:
+        steps.append(f"link set dev {wanted.name} group {wanted.group}")
     if not here.up:
         steps.append(f"link set dev {wanted.name} up")
     for route in sorted(here.routes - wanted.routes, key=str):

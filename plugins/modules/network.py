@@ -117,8 +117,11 @@ options:
             C(public_key) is the public key on record for it. Another private key on the host is an error.
           - C(routes) into the interface, besides those that its addresses bring, each with C(destination), a network,
             and C(table), V(main) by default.
-          - C(mark), a number from 0x70000001 to 0x7fffffff. Packets with this mark take the routes of the link's table,
+          - C(mark), a number from 0x70000001 to 0x7ffffffd. Packets with this mark take the routes of the link's table,
             or none. What comes in is let through the reverse path filter.
+          - C(gated), whether what comes in is forwarded only if a firewall rule has given it a mark with the bit
+            0x40000000.
+          - C(group), the number of a device group, by which firewall rules know what kind of link it is.
           - C(peers), each with C(public_key), C(allowed_ips), the networks it may send from and is sent to, and as
             needed C(name) for people, C(preshared_key), C(endpoint) as C(address:port) or C([address]:port), none
             where the peer comes to us, and C(keepalive) in seconds. A peer that is not named is removed.

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,8 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[_network.N
     done: list[_network.Network] = []
     monkeypatch.setattr(_network, "STATE_FILE", tmp_path / "network.json")
     monkeypatch.setattr(_host, "COMMANDS", {"sh": "dash"})  # whatever this machine has or has not
-    monkeypatch.setattr(_network, "converge", lambda network, **_more: done.append(network))
+    monkeypatch.setattr(_network, "LOCK_FILE", tmp_path / "lock")
+    monkeypatch.setattr(_network, "_converge", lambda network, *_more: done.append(network))
     return done
 
 
@@ -43,3 +47,17 @@ def test_what_the_engine_cannot_do_without_is_named(
     monkeypatch.setattr(_network, "missing_commands", lambda _network: ["nftables"])
     assert (_restore.main(), restored) == (1, [])
     assert capsys.readouterr().err == "not installed: nftables\n"
+
+
+def test_what_is_put_back_is_what_the_last_run_wanted_once_that_is_over(restored: list[_network.Network]) -> None:
+    """Somebody asks while a run is under way: what stood there before the run is no more to be had."""
+    _network.STATE_FILE.write_text(_network.state_text({**WANTED, "version": "before"}))
+    with ThreadPoolExecutor(1) as executor:
+        with _network.LOCK_FILE.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            asked = executor.submit(_restore.main)
+            with pytest.raises(FutureTimeoutError):
+                asked.result(timeout=0.2)
+            _network.STATE_FILE.write_text(_network.state_text({**WANTED, "version": "after"}))
+        assert asked.result(timeout=10) == 0
+    assert [network.version for network in restored] == ["after"]

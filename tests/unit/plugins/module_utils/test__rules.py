@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from dataclasses import replace
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _host, _rules, _wireguard
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -30,8 +32,29 @@ def test_a_marked_packet_takes_its_links_table_or_none() -> None:
         "rule -6 4002: fwmark 0x70000000/0xf0000000 unreachable",
         "rule -6 4001: fwmark 0x70000002 lookup 100002",
         "rule -6 4001: fwmark 0x70000003 lookup 100003",
+        "rule -6 4001: fwmark 0x7fffffff blackhole",
         "rule -6 4000: not fwmark 0x70000000/0xf0000000 goto 4002",
     ]
+
+
+def test_what_comes_in_by_a_gated_link_needs_approval() -> None:
+    """Whatever is approved stands before what is not."""
+    gated = [replace(link(9, 0), name=name, gated=True) for name in ("wg0access", "wg0mh")]
+    rules = [str(rule) for rule in _rules.wanted([*gated, *LINKS]) if rule.family == "-4"]
+    assert rules[:4] == [
+        "rule -4 4003: iif wg0access fwmark 0x40000000/0x40000000 lookup main",
+        "rule -4 4003: iif wg0mh fwmark 0x40000000/0x40000000 lookup main",
+        "rule -4 4004: iif wg0access unreachable",
+        "rule -4 4004: iif wg0mh unreachable",
+    ]
+    assert rules[-1] == "rule -4 4000: not fwmark 0x70000000/0xf0000000 goto 4003"
+    assert _rules.wanted(gated)[:4] == _rules.wanted([*gated, *LINKS])[:4], "an exit has no link with a mark"
+
+
+def test_all_marks_that_approve_are_known_to_the_rules() -> None:
+    bit, mask = (int(text, 16) for text in _rules.APPROVED.split("/"))
+    assert all(mark & mask == bit for mark in _addressing.PACKET_MARKS.values())
+    assert int(_rules.HELD, 16) == _addressing.HOLD_MARK
 
 
 def test_rules_are_read_as_iproute_prints_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,20 +62,47 @@ def test_rules_are_read_as_iproute_prints_them(monkeypatch: pytest.MonkeyPatch) 
     ours = {"src": "all", "protocol": "119"}
     printed = [
         {"priority": 0, "src": "all", "table": "local", "protocol": "kernel"},
-        {"priority": 4000, "not": None, "fwmark": "0x70000000", "fwmask": "0xf0000000", "goto": 4002, **ours},
+        {"priority": 4000, "not": None, "fwmark": "0x70000000", "fwmask": "0xf0000000", "goto": 4003, **ours},
         {"priority": 4001, "fwmark": "0x70000002", "table": "100002", **ours},
         {"priority": 4001, "fwmark": "0x70000003", "table": "100003", **ours},
+        {"priority": 4001, "fwmark": "0x7fffffff", "action": "blackhole", **ours},
         {"priority": 4002, "fwmark": "0x70000000", "fwmask": "0xf0000000", "action": "unreachable", **ours},
+        {"priority": 4003, "iif": "wg0mh", "fwmark": "0x40000000", "fwmask": "0x40000000", "table": "main", **ours},
+        {"priority": 4004, "iif": "wg0mh", "iif_detached": None, "action": "unreachable", **ours},
         {"priority": 5210, "fwmark": "0x80000", "fwmask": "0xff0000", "table": "main", "protocol": "boot"},
     ]
     monkeypatch.setattr(_host, "run", lambda _argv: json.dumps(printed))
-    assert set(_rules.live()) == set(_rules.wanted(LINKS))
+    gated = _wireguard.Link("wg0mh", "multihop", "key", 20001, 1420, (), frozenset(), {}, gated=True)
+    assert set(_rules.live()) == set(_rules.wanted([*LINKS, gated]))
 
 
 def test_what_is_missing_comes_before_what_is_taken_away() -> None:
     """And what is gone to, before what goes there."""
     steps = _rules.steps(_rules.wanted(LINKS), _rules.wanted([link(4, 0x70000004)])[1:2])
     verbs = [line.split()[1] for line in steps["-4"]]
-    assert verbs == ["add"] * 4 + ["delete"]
+    assert verbs == ["add"] * 5 + ["delete"]
     assert steps["-4"][0] == "rule add fwmark 0x70000000/0xf0000000 priority 4002 protocol 119 unreachable"
-    assert steps["-4"][3] == "rule add not fwmark 0x70000000/0xf0000000 priority 4000 protocol 119 goto 4002"
+    assert steps["-4"][4] == "rule add not fwmark 0x70000000/0xf0000000 priority 4000 protocol 119 goto 4002"
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
+def test_rules_become_others_in_the_kernel(before: bool, after: bool) -> None:
+    """As when a release wants other ones: the first rule goes elsewhere then, which is the same rule to the kernel."""
+    gate = _wireguard.Link("wg0mh", "multihop", "key", 20001, 1420, (), frozenset(), {}, gated=True)
+    wanted = {gated: _rules.wanted([*LINKS, *([gate] if gated else [])]) for gated in (False, True)}
+
+    def script(missing: list[_rules.Rule], surplus: list[_rules.Rule]) -> str:
+        lines = _rules.steps(missing, surplus)
+        batches = {family: "\n".join(each) for family, each in lines.items()}
+        return "".join(f"ip {family} -batch - <<END\n{text}\nEND\n" for family, text in batches.items())
+
+    first, second = set(wanted[before]), set(wanted[after])
+    missing = [rule for rule in wanted[after] if rule not in first]
+    surplus = [rule for rule in wanted[before] if rule not in second]
+    steps = script(wanted[before], []) + script(missing, surplus)
+    for family in _rules.FAMILIES:
+        text = f"set -e\n{steps}exec ip {family} -details -json rule show"
+        done = subprocess.run(["unshare", "--net", "sh"], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        live = [rule for rule in json.loads(done.stdout) if str(rule.get("protocol")) == "119"]
+        assert len(live) == len([rule for rule in wanted[after] if rule.family == family])

@@ -35,34 +35,41 @@ _value:
   type: dict
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
     ACCESS_INTERFACE,
     CONTROL_INTERFACE,
-    FLOW_MARK_HASHES,
-    FLOW_MARK_SEED,
     FLOW_MARKS,
-    FORWARD_MARK_SEED,
-    HOLD_MARK,
+    LINK_GROUPS,
+    LINK_GROUPS_MASK,
     MULTIHOP_INTERFACE,
+    PACKET_MARKS,
 )
+from ansible_collections.warren.vpn.plugins.module_utils._links import listen_ports
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 
 def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
     """The settings and the server's own values together; their names do not meet."""
-    names = {
+    names: dict[str, Any] = {
         "control_interface": CONTROL_INTERFACE,
         "access_interface": ACCESS_INTERFACE,
         "multihop_interface": MULTIHOP_INTERFACE,
-        "hold_mark": HOLD_MARK,
-        "flow_marks": FLOW_MARKS,
-        "forward_hash": f"mod {FLOW_MARK_HASHES:#x} seed {FORWARD_MARK_SEED:#x}",
-        "flow_hash": f"mod {FLOW_MARK_HASHES:#x} seed {FLOW_MARK_SEED:#x}",
+        "groups": _hex({**LINK_GROUPS, "mask": LINK_GROUPS_MASK, "ours": LINK_GROUPS["access"] & LINK_GROUPS_MASK}),
+        "packet_marks": _hex(PACKET_MARKS),
+        "flow_marks": _hex(FLOW_MARKS),
     }
+    # What a TCP segment has room for in a tunnel's packet: its headers have 20 bytes, and those of IPv4 20, of IPv6 40.
+    names["mss4"], names["mss6"] = (fleet["settings"]["mtu"] - headers for headers in (40, 60))
+    names["wireguard_ports"] = listen_ports(fleet, server)
     return {**names, **fleet["settings"], **fleet["servers"][server]}
+
+
+def _hex(numbers: Mapping[str, int]) -> dict[str, str]:
+    """Numbers as people read them in rules."""
+    return {name: f"{number:#010x}" for name, number in numbers.items()}
 
 
 class FilterModule:

@@ -37,14 +37,32 @@ BLOCK_MARK = LINK_MARK_BASE + 0x0FFF_FFFE
 HOLD_MARK = LINK_MARK_BASE + 0x0FFF_FFFF
 """The mark of a client whose exit is about to change: the milliseconds until then are silence."""
 
-FLOW_MARK_SEED = 0x7761_7272
-FORWARD_MARK_SEED = 0x7761_74F3
-FLOW_MARK_HASHES = 0x1000_0000
-FLOW_MARKS = {"forward": 0x3000_0000, "session": 0x5000_0000, "own": 0x6000_0000, "exit": 0x7000_0000}
-"""Marks of tracked flows: what kind, and below it a hash by which the agent has the kernel forget them (jhash with this
-seed, of so many values). A flow of a forwarded port, hashed by the port, with a seed of its own for which no two ports
-have the same hash; of another server's session, of a client that leaves from here, of one that leaves by an exit,
-hashed by the address that began it."""
+FLOW_MARKS = {
+    "dead": 0x1000_0000,
+    "forward": 0x3000_0000,
+    "session": 0x5000_0000,
+    "own": 0x6000_0000,
+    "exit": 0x7000_0000,
+}
+"""Marks of tracked flows: what kind, and below it the handle by which the agent has the kernel forget them. A flow of a
+forwarded port; of another server's session; of a client that leaves from here; of one that leaves by an exit; and one
+that nothing passes by. The handles are in the agent's maps."""
+
+PACKET_MARKS = {
+    "answer": 0x4000_0000,
+    "session": 0x5000_0000,
+    "own": 0x6000_0000,
+    "exit": 0x7000_0000,
+    "back": 0xC000_0000,
+}
+"""What a packet has been approved for: an answer by a forwarded port, a session of another server, a client's way from
+here or by an exit, and what comes back to either. All have the bit by which routing knows what was approved."""
+
+LINK_GROUPS = {"access": 0x5700_0001, "exit": 0x5700_0002, "session": 0x5700_0003, "mesh": 0x5700_0004}
+"""Device groups: where clients are, the way to an exit, where other servers' sessions come in, the control mesh. The
+first byte is a W, and no other program's: one comparison tells all links of the fleet from the rest."""
+
+LINK_GROUPS_MASK = 0xFF00_0000
 
 HIGHEST_SERVER_ID = 0x0FFF_FFFD
 """What fits in the mark. A control prefix, a port block or a session pool sets a lower limit in practice."""

@@ -62,11 +62,14 @@ def config(
         "portal_names": [each.lower() for each in portal_names],
         "forward_ports": [low, high],
         "reserved_ports": [port for port in (settings["access_port"],) if low <= port <= high],
+        "control_interface": _addressing.CONTROL_INTERFACE,
         "access_interface": _addressing.ACCESS_INTERFACE,
         "multihop_interface": _addressing.MULTIHOP_INTERFACE,
         "backend_port": settings["backend_port"],
         "block_mark": _addressing.BLOCK_MARK,
         "hold_mark": _addressing.HOLD_MARK,
+        # While one of a client's ends, the next begins; and a fleet that is being tried out has few clients.
+        "most_sessions": max(64, 2 * len(fleet["clients"])),
         "lease_seconds": lease_seconds,
         "idle_seconds": idle_seconds,
         "servers": [

@@ -71,6 +71,8 @@ def control_mesh_link(fleet: Fleet, name: str) -> dict[str, Any]:
         "public_key": _own_key(here, "control_mesh"),
         "listen_port": port,
         "mtu": settings["mtu"],
+        "group": _addressing.LINK_GROUPS["mesh"],
+        "gated": True,
         "addresses": [
             f"{here['control4']}/{settings['control_prefix'].partition('/')[2]}",
             f"{here['control6']}/{settings['control_prefix6'].partition('/')[2]}",
@@ -97,8 +99,18 @@ def access_link(fleet: Fleet, name: str) -> dict[str, Any]:
         "public_key": _own_key(here, "access"),
         "listen_port": settings["access_port"],
         "mtu": settings["mtu"],
+        "group": _addressing.LINK_GROUPS["access"],
+        "gated": True,
         "addresses": [f"{settings['portal_address']}/32", f"{settings['portal_address6']}/128"],
-        "routes": [{"destination": settings["client_prefix"]}, {"destination": settings["client_prefix6"]}],
+        "routes": [
+            {"destination": settings["client_prefix"]},
+            {"destination": settings["client_prefix6"]},
+            # A strict reverse path filter looks for the client with the mark of its packet.
+            *(
+                {"destination": settings["client_prefix"], "table": str(_addressing.link_table(remote["id"]))}
+                for remote in remotes(fleet, name)
+            ),
+        ],
         "peers": [
             {
                 "name": client["name"],
@@ -121,6 +133,7 @@ def remotes(fleet: Fleet, name: str) -> list[dict[str, Any]]:
     return [
         {
             "name": other["name"],
+            "id": other["id"],
             "interface": _addressing.link_interface(other["id"]),
             "mark": _addressing.link_mark(other["id"]),
             "port": _addressing.link_port(fleet["settings"]["link_port_base"], other["id"]),
@@ -128,6 +141,13 @@ def remotes(fleet: Fleet, name: str) -> list[dict[str, Any]]:
         for other in _others(fleet, name)
         if fleet["servers"][name]["access"]
     ]
+
+
+def listen_ports(fleet: Fleet, name: str) -> list[int]:
+    """The UDP ports on which WireGuard answers on a server, see the functions of its links."""
+    settings = fleet["settings"]
+    access = [settings["access_port"]] if fleet["servers"][name]["access"] else []
+    return [settings["control_port"], settings["multihop_port"], *access, *(r["port"] for r in remotes(fleet, name))]
 
 
 def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
@@ -156,6 +176,8 @@ def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
         **common,
         "name": _addressing.MULTIHOP_INTERFACE,
         "listen_port": settings["multihop_port"],
+        "group": _addressing.LINK_GROUPS["session"],
+        "gated": True,
         "addresses": [],
         "routes": [{"destination": settings["session_pool"]}, {"destination": settings["session_pool6"]}],
         "peers": [
@@ -181,6 +203,7 @@ def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
                 **common,
                 "name": _addressing.link_interface(other["id"]),
                 "listen_port": _addressing.link_port(settings["link_port_base"], other["id"]),
+                "group": _addressing.LINK_GROUPS["exit"],
                 "mark": _addressing.link_mark(other["id"]),
                 # The loose reverse path filter drops all that comes in where there is no address at all.
                 "addresses": [f"{settings['portal_address']}/32"],

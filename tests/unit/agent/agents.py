@@ -62,13 +62,17 @@ class PlainKernel:
         await self._turn()
         return 77
 
-    async def sweep(self, wrong: Callable[[str, int], bool], _delete: bool = True) -> int:
+    async def sweep(self, wrong: Callable[[int], bool], _delete: bool = True) -> int:
         self.wrong = wrong
         await self._turn()
         return 0
 
-    async def watch(self, _changed: Callable[[], None]) -> None:
+    async def watch(self, _changed: Callable[[], None], _damaged: Callable[[], None]) -> None:
         await asyncio.get_running_loop().create_future()
+
+    @staticmethod
+    def links_missing() -> bool:
+        return False
 
     def close(self) -> None:
         """Nothing."""
@@ -136,11 +140,12 @@ class Pair:
 def pair(directory: Path, **changes: Any) -> Iterator[Pair]:
     """Two running agents, and ``warrenctl`` that asks the one on ams; ``changes`` are of their configuration."""
 
-    async def nobody() -> dict[tuple[str, str], float]:
-        return {}
+    async def nobody() -> None:
+        return None
 
     with (
         mock.patch.object(agent_module, "Kernel", PlainKernel),
+        mock.patch.object(agent_module, "put_back", nobody),
         mock.patch.object(entry_module, "handshakes", nobody),
         mock.patch.object(ctl, "SOCKET", str(directory / "warrend.sock")),
         mock.patch.object(ctl, "PATIENCE_SECONDS", 0.3),

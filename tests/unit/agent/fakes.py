@@ -33,10 +33,10 @@ from warrend.agent import Agent
 from warrend.answers import plain_errors
 from warrend.backend import Backend
 from warrend.config import Config
-from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
+from warrend.conntrack import EXIT_KIND, HANDLES, OWN_KIND, SESSION_KIND, handle
 from warrend.entry import AwayError, RefusedError
 from warrend.store import Store
-from warrend.tables import Key, Value
+from warrend.tables import Key, TablesGoneError, Value
 
 EPOCH = 1_700_000_000.0
 INSTANT = 1e-6
@@ -47,10 +47,12 @@ class Clock:
     """The time of the whole world; the part of the module ``time`` that the agent uses."""
 
     now = 0.0
+    off = 0.0
+    """So much the wall clock is set wrong."""
 
     def time(self) -> float:
         """Unix time."""
-        return EPOCH + self.now
+        return EPOCH + self.now + self.off
 
     def monotonic(self) -> float:
         """Since the world began, and a while before."""
@@ -123,17 +125,28 @@ class Host:
     """A server: what stays when its agent dies, and its agent."""
 
     def __init__(self, world: World, config: Config) -> None:
-        self.world, self.config = world, config
+        self.world = world
+        self.handles: dict[str, int] = {}
+        self.tell(config)
         self.disk = Disk()
         self.live: dict[Key, Value] = {}
-        self.open = False
+        self.shaken: dict[str, float] = {}
+        self.gone = self.link_away = False
+        self.can_put_back = True
         self.flows: defaultdict[str, set[Flow]] = defaultdict(set)
         self.fail: list[Exception] = []
         self.log: list[tuple[str, Any]] = []
         self.touched: Callable[[], None] = lambda: None
+        self.damaged: Callable[[], None] = lambda: None
         self.process = Process(self, alive=False)
         self.agent: Agent | None = None
         self.exit_of_mark = {server.mark: slug for slug, server in config.servers.items()}
+
+    def tell(self, config: Config) -> None:
+        """What its next agent is told."""
+        self.config = config
+        clients = config.clients.values()
+        self.handles |= {address: handle(c.address4) for c in clients for address in (c.address4, c.address6)}
 
     @property
     def up(self) -> Agent:
@@ -141,10 +154,17 @@ class Host:
         assert self.agent is not None
         return self.agent
 
+    @property
+    def leased(self) -> dict[Key, Value]:
+        """The elements of other servers' sessions."""
+        return {key: value for key, value in self.live.items() if key[0].startswith("session_")}
+
     def act(self, what: str, detail: Any, function: Callable[[], Any]) -> Any:
         """What the kernel does, or refuses."""
         if self.fail:
             raise self.fail.pop(0)
+        if self.gone and what in ("elements", "apply", "restore"):
+            raise TablesGoneError("no such table")
         self.log.append((what, detail))
         return function()
 
@@ -157,19 +177,33 @@ class Host:
                 self.live[key] = value
 
     def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
-        """The elements as wanted, and the gate open."""
+        """The elements as wanted."""
         changes = {key: self.live.get(key) for key in {**wanted, **self.live} if wanted.get(key) != self.live.get(key)}
-        self.live, self.open = dict(wanted), True
+        self.live = dict(wanted)
         return changes
 
-    def forget(self, addresses: Iterable[str]) -> None:
-        """No flow of these any more."""
-        for address in addresses:
-            self.flows.pop(address, None)
+    def lose_table(self) -> None:
+        """Somebody takes the table away, and all elements with it."""
+        self.gone, self.live = True, {}
+        self.touched()
+        self.damaged()
 
-    def sweep(self, wrong: Callable[[str, int], bool], delete: bool) -> int:
+    def put_back(self) -> None:
+        """Root puts back what is away, if it can."""
+        self.log.append(("put_back", None))
+        if self.can_put_back:
+            self.gone = self.link_away = False
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """No flow of these any more, of either family."""
+        forgotten = {handle(address) for address in addresses}
+        for address in [address for address in self.flows if self.handles[address] in forgotten]:
+            del self.flows[address]
+
+    def sweep(self, wrong: Callable[[int], bool], delete: bool) -> int:
         """Flows that are wrong."""
-        found = [(a, flow) for a, flows in self.flows.items() for flow in flows if wrong(a, flow[0] << 28)]
+        listed = [(address, flow) for address, flows in self.flows.items() for flow in flows]
+        found = [(address, flow) for address, flow in listed if wrong(flow[0] << 28 | self.handles[address])]
         for address, flow in found if delete else ():
             self.flows[address].discard(flow)
         return len(found)
@@ -177,37 +211,39 @@ class Host:
     def way(self, address: str) -> Flow | None:
         """How a new flow of a client leaves; None if it does not."""
         family = "6" if ":" in address else "4"
-        mark = self.live.get((f"client_mark{family}", address))
-        if mark is None:
+        mark = int(self.live.get((f"client_mark{family}", address), 0))
+        if mark >> 28 == OWN_KIND:
             return (OWN_KIND, str(self.live.get((f"client_choice{family}", address), "default")), None)
         session = self.live.get((f"client_session{family}", address))
-        slug = self.exit_of_mark.get(int(mark))
-        return (EXIT_KIND, slug, str(session)) if slug and session else None
+        slug, flow = self.exit_of_mark.get(mark), self.live.get((f"client_flow{family}", address))
+        assert flow in (None, EXIT_KIND << 28 | self.handles[address]), "nobody could end that flow"
+        return (EXIT_KIND, slug, str(session)) if slug and session and flow else None
 
     def send(self, address: str) -> set[Flow]:
         """A client begins a flow and goes on with all it has; where they come out, by the flow as its entry has it."""
-        if not self.open:
-            return set()
         way, family = self.way(address), "6" if ":" in address else "4"
-        mark = self.live.get((f"client_mark{family}", address))
+        mark = int(self.live.get((f"client_mark{family}", address), 0))
         if way:
             self.flows[address].add(way)
         out: set[Flow] = set()
         for kind, leaving, session in self.flows[address]:
-            if kind == OWN_KIND and mark is None:
+            if kind == OWN_KIND and mark >> 28 == OWN_KIND:
                 out.add((OWN_KIND, leaving, None))
-            elif kind == EXIT_KIND and mark is not None:
-                slug = self.exit_of_mark.get(int(mark))
+            elif kind == EXIT_KIND and mark >> 28 == EXIT_KIND:
+                slug = self.exit_of_mark.get(mark)
                 if slug and self.world.hosts[slug].pass_on(str(session)):
                     out.add((EXIT_KIND, slug, session))
         return out
 
     def pass_on(self, session: str) -> bool:
         """A packet comes in by a link; whether it leaves from here. A flow once begun needs no element to go on."""
-        exit_ = self.live.get(("session_exit6" if ":" in session else "session_exit4", session))
-        if exit_:
+        family = "6" if ":" in session else "4"
+        exit_ = self.live.get((f"session_exit{family}", session))
+        flow = int(self.live.get((f"session_flow{family}", session), 0))
+        if exit_ and flow:
+            self.handles[session] = flow % HANDLES
             self.flows[session].add((SESSION_KIND, str(exit_), session))
-        return bool(self.flows[session])
+        return bool(self.flows.get(session))
 
 
 class FakeKernel:
@@ -242,15 +278,25 @@ class FakeKernel:
     async def exit_seed(self) -> int:
         return 77
 
-    async def sweep(self, wrong: Callable[[str, int], bool], delete: bool = True) -> int:
+    async def sweep(self, wrong: Callable[[int], bool], delete: bool = True) -> int:
         return int(await self._run("sweep", None, lambda: self._host.sweep(wrong, delete)))
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        self._host.touched = changed
+    async def watch(self, changed: Callable[[], None], damaged: Callable[[], None]) -> None:
+        self._host.touched, self._host.damaged = changed, damaged
         await asyncio.get_running_loop().create_future()
+
+    def links_missing(self) -> bool:
+        return self._host.link_away
 
     def close(self) -> None:
         """Nothing."""
+
+
+async def put_back() -> None:
+    """Have root put back what is away."""
+    process = PROCESS.get()
+    assert process is not None
+    await process.host.world.effect((process.host, "root"), process.host.put_back)
 
 
 class FakeHttp:
@@ -296,12 +342,10 @@ class World:
     def __enter__(self) -> Self:
         secrets = SimpleNamespace(randbelow=self.random.randrange)
         self.loop.set_task_factory(self._task)
+        of_agent = {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "http_session": FakeHttp}
         for module, changes in (
-            (
-                agent_module,
-                {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "http_session": FakeHttp},
-            ),
-            (entry_module, {"time": self.clock, "handshakes": self._handshakes, "secrets": secrets}),
+            (agent_module, {**of_agent, "put_back": put_back}),
+            (entry_module, {"time": self.clock, "handshakes": self.handshakes, "secrets": secrets}),
             (exits_module, {"time": self.clock}),
             (leases_module, {"time": self.clock, "CHOOSE": self.random.choice}),
         ):
@@ -432,7 +476,7 @@ class World:
         """Kill a whole server: only its disk remains, and it is not back yet."""
         self.kill(slug)
         host = self.hosts[slug]
-        host.live, host.open = {}, False
+        host.live, host.shaken = {}, {}
         host.flows.clear()
 
     # --- the mesh
@@ -462,21 +506,28 @@ class World:
         lost = await self.effect(queue, lambda: bool(ends & self.cut))
         return await (self.loop.create_future() if lost else _at_once(answer))
 
-    async def _handshakes(self) -> dict[tuple[str, str], float]:
-        """All links are up but those that are cut, and all clients there but those that are silent."""
+    async def handshakes(self) -> dict[tuple[str, str], float]:
+        """All links are up but those that are cut, and all clients there but those that are silent: none since then."""
         process = PROCESS.get()
         assert process is not None
-        config, now = process.host.config, self.clock.time()
-        slug = config.slug
-        shaken = {
-            (server.interface, str(server.public_key)): 1.0 if {server.slug, slug} & self.cut else now
+        host, now = process.host, self.clock.time()
+        config, slug = host.config, host.config.slug
+        links = {
+            (server.interface, str(server.public_key)): 0.0 if {server.slug, slug} & self.cut else now
             for server in config.servers.values()
         }
         clients = config.clients.values()
-        return shaken | {
-            (config.access_interface, client.public_key): 1.0 if (slug, client.name) in self.silent else now
-            for client in clients
-        }
+        host.shaken |= {c.public_key: now for c in clients if (slug, c.name) not in self.silent}
+        return links | {(config.access_interface, c.public_key): host.shaken.get(c.public_key, 0.0) for c in clients}
+
+
+def own_ways(config: Config) -> dict[Key, Value]:
+    """The elements of a server all of whose clients leave from it, and from no address of their choice."""
+    ends = [(client, family) for client in config.clients.values() for family in ("4", "6")]
+    return {
+        (f"client_mark{family}", getattr(client, f"address{family}")): OWN_KIND << 28 | handle(client.address4)
+        for client, family in ends
+    }
 
 
 WORLD: contextvars.ContextVar[World] = contextvars.ContextVar("world")

@@ -11,13 +11,16 @@ import re
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from warrend.conntrack import EXIT_KIND, OWN_KIND, handle
+
 from ansible_collections.warren.vpn.plugins.filter import server as server_filter
-from ansible_collections.warren.vpn.plugins.module_utils import _links, _nftables
+from ansible_collections.warren.vpn.plugins.module_utils import _links, _network, _nftables, _rules, _wireguard
 from ansible_collections.warren.vpn.plugins.plugin_utils import _templates
 
 CLONE_NEWNET = 0x4000_0000
@@ -37,14 +40,16 @@ def fresh() -> Iterator[None]:
     """Put the calling thread in a new network namespace, as unshare(1) does, and back."""
     assert os.geteuid() == 0, "run the agent's tests as root: they make network namespaces"
     with OWN.open("rb") as outside:
-        before = OWN.readlink()
+        before, cpus = OWN.readlink(), os.sched_getaffinity(0)
         _checked(LIBC.unshare(CLONE_NEWNET))
         try:
+            os.sched_setaffinity(0, {min(cpus)})  # see Tun.packets
             assert OWN.readlink() != before, "or the tests would change the firewall of this machine"
             command("ip", "link", "set", "lo", "up")
             yield
         finally:
             _checked(LIBC.setns(outside.fileno(), CLONE_NEWNET))
+            os.sched_setaffinity(0, cpus)
     assert OWN.readlink() == before
 
 
@@ -60,24 +65,37 @@ def nft(script: str) -> str:
     return command("nft", "--file", "-", text=script)
 
 
-def table_script(fleet: dict[str, Any], name: str, role: str) -> str:
-    """The file of a role's table on a server, as the role renders it."""
-    values = {
-        "server": server_filter.view(fleet, name),
-        "remotes": _links.remotes(fleet, name),
-        "refused_destinations4": ["10.0.0.0/8"],
-        "refused_destinations6": ["fd00::/8"],
-        **({"portal_tcp_ports": [80]} if role == "access" else {}),
+TABLES = {"warren_path": "packet_path", "warren_wireguard": "server", "warren_control_mesh": "control_mesh"}
+"""The role that has each table's template."""
+
+
+def table_script(fleet: dict[str, Any], name: str, table: str) -> str:
+    """The file of a table on a server, as its role renders it."""
+    more = {
+        "warren_path": {
+            "refused_destinations4": ["10.0.0.0/8"],
+            "refused_destinations6": ["fd00::/8"],
+            "portal_tcp_ports": [80],
+        },
+        "warren_control_mesh": {"tcp_ports": []},
     }
-    table = f"warren_{role}"
-    content = _templates.render(f"{role}/etc/warren/nftables.d/{table}.nft.j2", values)
+    values = {"server": server_filter.view(fleet, name), **more.get(table, {})}
+    content = _templates.render(f"{TABLES[table]}/etc/warren/nftables.d/{table}.nft.j2", values)
     return _nftables.Table(table, content).script(create_secrets=False)
 
 
-def load_tables(fleet: dict[str, Any], name: str, *roles: str) -> None:
-    """Load the tables of a server."""
-    for role in roles or ("access", "multihop"):
-        nft(table_script(fleet, name, role))
+def load_tables(fleet: dict[str, Any], name: str, *tables: str) -> None:
+    """Load the tables of a server that a client's packet passes, or these."""
+    for table in tables or ("warren_path", "warren_wireguard"):
+        nft(table_script(fleet, name, table))
+
+
+def approve(address4: str, address6: str, mark: int | None = None) -> None:
+    """Give a client's packets a mark, as the agent does: to leave from here, or by an exit that has this mark."""
+    own, by_exit = (kind << 28 | handle(address4) for kind in (OWN_KIND, EXIT_KIND))
+    for family, address in (("4", address4), ("6", address6)):
+        nft(f"add element inet warren_path client_mark{family} {{ {address} : {mark or own} }}")
+        nft(f"add element inet warren_path client_flow{family} {{ {address} : {by_exit} }}")
 
 
 def udp(source: str, destination: str, source_port: int = 1000, port: int = 9) -> bytes:
@@ -121,7 +139,15 @@ class Tun:
         os.write(self._file, packet)
 
     def packets(self, *protocols: int) -> list[bytes]:
-        """The packets of these protocols, TCP and UDP if none is given, that went out there."""
+        """The packets of these protocols, TCP and UDP if none is given, that went out there.
+
+        On a busy machine the kernel puts off what was sent, on the processor of who sent it: nothing is waiting there.
+        """
+        backlog, end = 1, time.monotonic() + 10
+        while backlog and time.monotonic() < end:
+            rows = [line.split() for line in Path("/proc/net/softnet_stat").read_text().splitlines()]
+            (cpu,) = os.sched_getaffinity(0)
+            backlog = next(int(row[11], 16) for row in rows if int(row[12], 16) == cpu)
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -142,23 +168,29 @@ class Tun:
 @contextmanager
 def router(fleet: dict[str, Any], name: str) -> Iterator[dict[str, Tun]]:
     """A server's tables, routes and interfaces: of clients, of links, and towards the internet (``uplink``)."""
-    settings, remotes = fleet["settings"], _links.remotes(fleet, name)
-    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+    access = fleet["servers"][name]["access"]
+    listed = [
+        *_links.multihop_links(fleet, name),
+        _links.control_mesh_link(fleet, name),
+        *([_links.access_link(fleet, name)] if access else []),
+    ]
+    links = [_wireguard.link_from(link) for link in listed]
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/all/src_valid_mark"):
         Path("/proc/sys/net", setting).write_text("1")
     load_tables(fleet, name)
-    names = ("wg0access", "wg0mh", *(remote["interface"] for remote in remotes), "uplink")
-    tuns = {each: Tun(each) for each in names}
+    tuns = {each: Tun(each) for each in (*(link.name for link in links), "uplink")}
     try:
-        for six in ("", "6"):
-            lines = [
-                f"route add {settings['client_prefix' + six]} dev wg0access",
-                f"route add {settings['session_pool' + six]} dev wg0mh",
-                "route add default dev uplink",
-            ]
-            for remote in remotes:
-                lines.append(f"rule add fwmark {remote['mark']} lookup {remote['mark']}")
-                lines.append(f"route add default dev {remote['interface']} table {remote['mark']}")
-            command("ip", f"-{six or 4}", "-batch", "-", text="".join(f"{line}\n" for line in lines))
+        nothing = _wireguard.Link("", "", "", 0, 1500, (), frozenset())
+        steps = [step for link in links for step in _wireguard.address_steps(link, nothing)]
+        _wireguard.apply_steps(steps)
+        _wireguard.batch(_rules.steps(_rules.wanted(links), []))
+        for key, value in _network.of_links(links).items():
+            Path("/proc/sys", key).write_text(value)
+        entry = fleet["servers"][name]
+        for address in (entry["entry4"], entry["entry6"]):
+            command("ip", "address", "add", address, "dev", "uplink", *(["nodad"] if ":" in address else []))
+        for six in ("-4", "-6"):
+            command("ip", six, "route", "add", "default", "dev", "uplink")
         yield tuns
     finally:
         for tun in tuns.values():

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ AMS, FRA, STRANGER = "127.77.0.1", "127.77.0.3", "127.77.0.9"
 PLAIN = config("nyc")
 NYC = replace(
     PLAIN,
+    most_sessions=MOST_SESSIONS,
     servers={
         "ams": replace(PLAIN.servers["ams"], control4=AMS, control6="::1"),
         "fra": replace(PLAIN.servers["fra"], control4=FRA),
@@ -56,7 +57,9 @@ class Running:
 
     @property
     def sessions(self) -> dict[str, str]:
-        return {address: str(value) for (_name, address), value in self.leases.elements().items()}
+        """Exit address by session address."""
+        elements = self.leases.elements().items()
+        return {address: str(value) for (name, address), value in elements if name.startswith("session_exit")}
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +76,18 @@ def server() -> Iterator[Running]:
 def nyc(server: Running) -> Running:
     """Without sessions."""
     for caller, entry in ((server.ams, NYC.servers["ams"]), (server.fra, NYC.servers["fra"])):
-        theirs = [(field_of(address), address) for address in server.sessions if entry.speaks_for(address)]
+        theirs = [address for address in server.sessions if entry.speaks_for(address) and ":" not in address]
         if theirs:
-            caller.post(*theirs, ("session_ip", str(entry.session4[1])), op="stop", a_slug=entry.slug)
+            caller.post(*(("session_ip", address) for address in theirs), op="stop", a_slug=entry.slug)
     assert server.sessions == {}
     server.kernel.done.clear()
     return server
 
 
-def field_of(address: str) -> str:
-    return "session_ip6" if ":" in address else "session_ip"
+def many(numbers: Iterable[int], ipv6: bool = True) -> list[tuple[str, str]]:
+    """The fields of sessions of ams."""
+    fields = [("session_ip", f"10.128.{129 + n // 250}.{n % 250}") for n in numbers]
+    return fields + [("session_ip6", f"fd57:6172:7265:8001::1:{n:x}") for n in numbers if ipv6]
 
 
 # --- what it does
@@ -116,7 +121,7 @@ def test_over_ipv6_it_is_the_same_server(nyc: Running) -> None:
 
 def test_renew_makes_what_is_missing_and_stop_ends_it(nyc: Running) -> None:
     nyc.ams.post(op="start", **GOOD)
-    more = [("session_ip", f"10.128.129.{n}") for n in range(1, 200)]
+    more = many(range(1, 200))
     status, said = nyc.ams.post(*more, op="renew", **GOOD)
     assert (status, sorted(said["exits"])) == (200, sorted(address for _name, address in more))
     assert nyc.ams.post(*more, op="renew", **GOOD)[1]["exits"] == {}
@@ -127,10 +132,24 @@ def test_renew_makes_what_is_missing_and_stop_ends_it(nyc: Running) -> None:
 
 def test_tell_renews_and_says_the_exit_addresses_of_all(nyc: Running) -> None:
     made = nyc.ams.post(op="start", **GOOD)[1]["exits"]
-    status, said = nyc.ams.post(("session_ip", "10.128.128.6"), op="tell", **GOOD)
+    more = many([6])
+    status, said = nyc.ams.post(*more, op="tell", **GOOD)
     assert (status, said["exits"]) == (200, nyc.sessions)
     assert made.items() <= said["exits"].items()
-    assert sorted(nyc.sessions) == sorted([GOOD["session_ip"], GOOD["session_ip6"], "10.128.128.6"])
+    assert sorted(nyc.sessions) == sorted([GOOD["session_ip"], GOOD["session_ip6"], *(a for _name, a in more)])
+
+
+@pytest.mark.parametrize("op", ["start", "renew", "tell"])
+def test_each_ipv6_address_is_of_the_ipv4_one_in_its_place(nyc: Running, op: str) -> None:
+    """However the fields are mixed: the one goes with the other, to its end."""
+    four, six = many(range(1, 4))[:3], many(range(1, 4))[3:]
+    mixed = [six[0], four[0], six[1], four[1], four[2], six[2]]
+    assert nyc.ams.post(*mixed, op=op, a_slug="ams")[0] == 200
+    for (_four, session4), (_six, session6) in zip(four, six, strict=True):
+        assert nyc.leases.session4_of(session6) == session4
+    assert nyc.ams.post(four[0], op="stop", a_slug="ams")[0] == 200
+    assert six[0][1] not in nyc.sessions
+    assert len(nyc.sessions) == 4
 
 
 def test_an_empty_renewal_is_a_probe(nyc: Running) -> None:
@@ -140,11 +159,47 @@ def test_an_empty_renewal_is_a_probe(nyc: Running) -> None:
 
 def test_the_most_that_one_call_may_have(nyc: Running) -> None:
     """More than an entry ever sends."""
-    many = [("session_ip", f"10.128.{128 + n // 250}.{n % 250}") for n in range(MOST_SESSIONS)]
-    many += [("session_ip6", f"fd57:6172:7265:8001::{n:x}") for n in range(MOST_SESSIONS)]
-    assert nyc.ams.post(*many, op="renew", a_slug="ams")[0] == 200
+    form = many(range(MOST_SESSIONS))
+    assert nyc.ams.post(*form, op="renew", a_slug="ams")[0] == 200
     assert len(nyc.sessions) == 2 * MOST_SESSIONS
-    assert nyc.ams.post(*many, op="stop", a_slug="ams")[0] == 200
+    assert nyc.ams.post(*form, op="stop", a_slug="ams")[0] == 200
+
+
+# --- more than it takes
+
+TOO_MANY = {
+    "error": f"ams has {MOST_SESSIONS} sessions here, and no client of it is without one",
+    "reason": "too_many",
+}
+
+
+@pytest.mark.parametrize("op", ["start", "renew", "tell"])
+def test_more_sessions_than_an_entry_may_have_are_refused(nyc: Running, op: str) -> None:
+    """The whole call is; those that are there stay, and those of others are not its concern."""
+    assert nyc.ams.post(*many(range(MOST_SESSIONS)), op="renew", a_slug="ams")[0] == 200
+    before = nyc.sessions
+    nyc.kernel.done.clear()
+    assert nyc.ams.post(*many(range(MOST_SESSIONS - 1, MOST_SESSIONS + 2)), op=op, a_slug="ams") == (429, TOO_MANY)
+    assert nyc.sessions == before
+    assert nyc.kernel.done == []
+    assert nyc.fra.post(op=op, a_slug="fra", session_ip=ELSEWHERE4, session_ip6=ELSEWHERE6)[0] == 200
+    assert nyc.ams.post(*many([0], ipv6=False), op="stop", a_slug="ams")[0] == 200
+    assert nyc.ams.post(*many([MOST_SESSIONS]), op=op, a_slug="ams")[0] == 200, "right after the end of one"
+    assert nyc.ams.post(op="renew", a_slug="ams")[0] == 200, "a probe is none"
+
+
+def test_sixty_thousand_addresses_are_not_sixty_thousand_sessions(nyc: Running) -> None:
+    """What is made up costs no more than what there may be."""
+    for call in range(60):
+        fields = many(range(MOST_SESSIONS), ipv6=False)
+        fields += [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MOST_SESSIONS)]
+        assert nyc.ams.post(*fields, op="renew", a_slug="ams")[0] == 200
+        assert nyc.leases.count()["ams"] == MOST_SESSIONS
+    assert len(nyc.sessions) == 2 * MOST_SESSIONS
+    for call in range(60):
+        fields = [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MOST_SESSIONS)]
+        assert nyc.ams.post(*fields, op="renew", a_slug="ams")[1]["reason"] == "session_ip6"
+    assert len(nyc.leases.elements()) == 4 * MOST_SESSIONS
 
 
 # --- what it refuses
@@ -165,6 +220,9 @@ FIELDS = (400, "field", "the fields are op, a_slug, session_ip, session_ip6")
 NOT_4 = (400, "session_ip", "session_ip has to be an IPv4 address")
 NOT_6 = (400, "session_ip6", "session_ip6 has to be an IPv6 address")
 NOT_OURS = (403, "session_prefix", "ams may only speak for 10.128.128.0/17 and fd57:6172:7265:8001::/64")
+NOT_EACH = (400, "session_ip6", "session_ip6 is given for each session_ip, or for none")
+TWICE = (400, "session_ip", "a session address is given twice")
+SAME6 = "FD57:6172:7265:8001:0:0:0:5"
 WRONG_4 = ("10.128.128", "10.128.128.5/32", "::ffff:10.128.128.5", "fd57::1", "010.128.128.5", "x", "10.128.128.5 ")
 WRONG_6 = ("10.128.128.5", "fd57::%eth0", "fd57::1/64", "[fd57::1]", "::1%1")
 OTHERS_4, OTHERS_6 = (ELSEWHERE4, "8.8.8.8", "0.0.0.0"), (ELSEWHERE6, "::ffff:10.128.128.5", "::")
@@ -179,6 +237,11 @@ FORMS: list[tuple[Form, tuple[int, str, str]]] = [
     ([("op", "start"), ("a_slug", "ams")], NOT_ONE),
     ([("op", "stop"), ("a_slug", "ams"), ("session_ip6", GOOD["session_ip6"])], NOT_ONE),
     (form("start", ("exit", "1.2.3.4")), FIELDS),
+    *((form(op, ("session_ip", "10.128.128.6")), NOT_EACH) for op in OPS),
+    *((form(op, ("session_ip6", "fd57:6172:7265:8001::6")), NOT_EACH) for op in OPS),
+    *((form(op, ("session_ip", GOOD["session_ip"]), session_ip6=""), TWICE) for op in OPS),
+    *((form(op, ("session_ip", "10.128.128.6"), ("session_ip6", SAME6)), TWICE) for op in OPS),
+    ([("op", "renew"), ("a_slug", "ams"), ("session_ip6", GOOD["session_ip6"])], NOT_EACH),
     *((form(op, session_ip=text), NOT_4) for op in OPS for text in WRONG_4),
     *((form(op, session_ip6=text), NOT_6) for op in OPS for text in WRONG_6),
     *((form(op, session_ip=text), NOT_OURS) for op in OPS for text in OTHERS_4),
@@ -341,6 +404,8 @@ def test_the_description_says_what_is_so() -> None:
     assert set(fields) == {"op", "a_slug", "session_ip", "session_ip6"}
     assert fields["op"]["enum"] == list(OPS)
     assert {fields[name]["maxItems"] for name in ("session_ip", "session_ip6")} == {MOST_SESSIONS}
+    said = set(json.loads(OPENAPI)["paths"]["/mh-backend"]["post"]["responses"])
+    assert said == {"200", "400", "403", "413", "415", "429"}
 
 
 def deep() -> dict[str, Any]:
@@ -351,7 +416,7 @@ def deep() -> dict[str, Any]:
     fields["session_ip"]["items"] = {"type": "string", "enum": [f"10.128.128.{n}" for n in range(1, 9)]}
     fields["session_ip6"]["items"] = {"type": "string", "enum": [f"fd57:6172:7265:8001::{n}" for n in range(1, 9)]}
     for name in ("session_ip", "session_ip6"):
-        fields[name]["maxItems"] = 2
+        fields[name].update(maxItems=2, uniqueItems=True)
     return document  # type: ignore[no-any-return]
 
 

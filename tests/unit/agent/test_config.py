@@ -18,12 +18,11 @@ from warrend import exits as exits_module
 from warrend.conntrack import (
     EXIT_KIND,
     FORWARD_KIND,
-    HASHES,
+    HANDLES,
     OWN_KIND,
-    PORT_SEED,
-    SEED,
     SESSION_KIND,
     forward_mark,
+    handle,
 )
 
 from ansible_collections.warren.vpn.plugins.filter import agent_config
@@ -77,11 +76,45 @@ def test_what_is_no_name_for_the_portal_is_refused(name: str) -> None:
 def test_the_agents_marks_of_flows_are_those_of_the_rules() -> None:
     """It is not told them, so that they are compared with nothing but each other."""
     marks = _addressing.FLOW_MARKS
-    kinds = {"forward": FORWARD_KIND, "session": SESSION_KIND, "own": OWN_KIND, "exit": EXIT_KIND}
+    kinds = {"dead": 1, "forward": FORWARD_KIND, "session": SESSION_KIND, "own": OWN_KIND, "exit": EXIT_KIND}
     assert {name: kind << 28 for name, kind in kinds.items()} == marks
-    assert (HASHES, SEED) == (_addressing.FLOW_MARK_HASHES, _addressing.FLOW_MARK_SEED)
-    assert PORT_SEED == _addressing.FORWARD_MARK_SEED
     assert len({forward_mark(port) for port in range(65536)}) == 65536, "one port's flows are no other's"
+
+
+@given(number=st.integers(0, 2**32 - 1), other=st.integers(0, 2**28 - 1))
+@settings(max_examples=50)
+def test_no_two_clients_and_no_two_sessions_have_one_handle(number: int, other: int) -> None:
+    """The end of an address, whatever prefix it is of that has four bits or more."""
+    there = number ^ other
+    found = [handle(str(ipaddress.IPv4Address(each))) for each in (number, there)]
+    assert (found[0] == found[1]) is (other == 0)
+    assert max(found) < HANDLES
+
+
+def test_a_client_is_known_by_what_its_flows_have_of_it() -> None:
+    told = config()
+    assert told.clients_by_handle == {0x0A64_0001: "10.100.0.1", 0x0A64_0002: "10.100.0.2", 0x0A64_0003: "10.100.0.3"}
+
+
+def test_a_clients_own_way_is_no_exit_and_no_hold() -> None:
+    told = config()
+    own = {OWN_KIND << 28 | number for number in told.clients_by_handle}
+    assert not own & {told.block_mark, told.hold_mark, *(server.mark for server in told.servers.values())}
+
+
+def test_the_links() -> None:
+    read = fleet()
+    told = config_module.parse(data(read, "ams"))
+    named = [*_links.multihop_links(read, "host-ams"), _links.control_mesh_link(read, "host-ams")]
+    named.append(_links.access_link(read, "host-ams"))
+    assert told.links == {link["name"] for link in named}
+    assert len(told.links) == 5
+
+
+@pytest.mark.parametrize(("clients", "most"), [(0, 64), (32, 64), (33, 66), (150, 300)])
+def test_most_sessions_follow_from_the_clients_of_the_fleet(clients: int, most: int) -> None:
+    """Twice as many, for one ends while the next begins; and there is no fleet without room to try."""
+    assert config_module.parse(data(fleet(clients), "ams")).most_sessions == most
 
 
 def test_the_marks_are_no_exits() -> None:
@@ -144,6 +177,7 @@ def test_a_server_without_clients_is_an_exit_only() -> None:
     assert not told.clients_connect
     assert not told.clients
     assert {server.mark for server in told.servers.values()} == {None}
+    assert told.links == {told.control_interface, told.multihop_interface}
     assert told.exit("ams") is None
     assert config_module.parse(data(read, "ams")).exit("nyc") is not None
 

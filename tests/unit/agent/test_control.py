@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import re
 import socket
 import threading
@@ -114,7 +115,7 @@ def test_exits_says_who_answers(ctl_of: Warrenctl) -> None:
 
 def test_a_link_that_is_down_is_shown(ctl_of: Warrenctl, running: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl_of("start", "c1", "nyc")
-    monkeypatch.setattr(running.ams.entry.exits["nyc"], "handshake", 1.0)
+    monkeypatch.setattr(running.ams.entry.exits["nyc"], "shaken", -math.inf)
 
     async def same_as_before() -> None:
         """Who looks again sees the same."""

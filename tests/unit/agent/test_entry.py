@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import EPOCH, World
+from fakes import EPOCH, World, own_ways
 from fleets import IDLE_SECONDS, LEASE_SECONDS, SMALL_POOL, configs, fleet
 from judges import Judge
 from warrend.config import Client
-from warrend.conntrack import EXIT_KIND, OWN_KIND
+from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
 from warrend.entry import LOOK_SECONDS, AwayError, RefusedError
+from warrend.exits import ALIVE_SECONDS
 from warrend.store import ChoiceRow, SessionRow
 from warrend.tables import TablesError
 from warrend.views import session_addresses
@@ -66,6 +67,10 @@ class Fleet:
     def leaves_from_here(self, name: str) -> bool:
         return self.ways(name) == [(OWN_KIND, "default")] * 2
 
+    def as_at_first(self) -> bool:
+        """Whether all clients leave from here, and nothing is left of a session or a choice."""
+        return self.ams.live == own_ways(self.ams.config)
+
     def failures(self, reason: str) -> float:
         return (
             self.ams.up.metrics.registry.get_sample_value("warren_session_start_failures_total", {"reason": reason})
@@ -98,8 +103,14 @@ def test_a_client_leaves_by_an_exit_when_start_returns(f: Fleet) -> None:
     (row,) = f.ams.disk.sessions()
     assert (row.client4, row.client6, row.exit) == ("10.100.0.1", "fd57:6172:7265:2::c1", "nyc")
     assert EPOCH <= row.since <= EPOCH + 60
-    assert set(f.nyc.live) == {("session_exit4", row.session4), ("session_exit6", row.session6)}
-    assert not f.fra.live
+    flow = (SESSION_KIND << 28) + f.nyc.handles[row.session4]
+    assert f.nyc.leased == {
+        ("session_flow4", row.session4): flow,
+        ("session_flow6", row.session6): flow,
+        ("session_exit4", row.session4): f.nyc.live["session_exit4", row.session4],
+        ("session_exit6", row.session6): f.nyc.live["session_exit6", row.session6],
+    }
+    assert not f.fra.leased
     session = f.ams.up.entry.sessions["10.100.0.1"]
     assert session_addresses(session) == {
         "exit4": f.nyc.live["session_exit4", row.session4],
@@ -114,7 +125,7 @@ def test_an_exit_has_its_name_or_its_slug(f: Fleet) -> None:
 
 def test_the_client_is_held_and_on_the_disk_before_the_exit_is_asked(f: Fleet) -> None:
     task = f.judge.begin("ams", "start", f.client("c1"), "nyc")
-    f.world.go(60, lambda: bool(f.nyc.live) or task.done())
+    f.world.go(60, lambda: bool(f.nyc.leased) or task.done())
     assert f.marks("c1") == {HOLD}
     assert f.ams.disk.sessions()
     assert not f.ams.flows["10.100.0.1"], "and what it began before is forgotten"
@@ -127,8 +138,8 @@ def test_stop_brings_the_client_back_and_leaves_nothing(f: Fleet) -> None:
     assert f.ask("stop", "c1") == "ok"
     assert f.leaves_from_here("c1")
     f.world.go(1)
-    assert not f.ams.live
-    assert not f.nyc.live
+    assert f.as_at_first()
+    assert not f.nyc.leased
     assert not f.ams.disk.sessions()
     assert not any(f.nyc.flows.values())
     assert f.ams.up.entry.sessions == {}
@@ -164,10 +175,10 @@ def test_a_renewal_that_crosses_the_end_leaves_nothing(f: Fleet, end: str) -> No
     f.world.go(20, lambda: bool(renewals(f)))
     (f.world.late,) = renewals(f)
     assert f.ask(end, "c1") == "ok"
-    assert not f.nyc.live
+    assert not f.nyc.leased
     assert renewals(f), "it is still on its way"
     f.world.go(0.5)
-    assert not f.nyc.live, "made anew, and told again"
+    assert not f.nyc.leased, "made anew, and told again"
 
 
 def renewals(f: Fleet) -> list[Any]:
@@ -184,8 +195,8 @@ def test_another_exit_takes_over(f: Fleet) -> None:
     assert second.exit == "fra"
     assert {first.session4, first.session6} & {second.session4, second.session6} == set()
     f.world.go(1)
-    assert not f.nyc.live
-    assert len(f.fra.live) == 2
+    assert not f.nyc.leased
+    assert len(f.fra.leased) == 4
 
 
 def test_the_same_exit_again_changes_nothing(f: Fleet) -> None:
@@ -266,7 +277,7 @@ def test_a_client_leaves_from_the_address_it_chose(f: Fleet) -> None:
     assert f.ways("c1") == [(OWN_KIND, "203.0.113.13"), (OWN_KIND, "default")]
     assert f.ask("choose", "c1", None, None) == "ok"
     assert f.leaves_from_here("c1")
-    assert not f.ams.live
+    assert f.as_at_first()
     assert not f.ams.disk.choices()
 
 
@@ -274,7 +285,7 @@ def test_a_client_leaves_from_the_address_it_chose(f: Fleet) -> None:
 def test_only_exit_addresses_of_this_server_can_be_chosen(f: Fleet, chosen: tuple[str | None, str | None]) -> None:
     ours = "203.0.113.11, 203.0.113.12, 203.0.113.13, 2001:db8:e::11, 2001:db8:e::12, 2001:db8:e::13"
     assert f.refused("choose", "c1", *chosen) == f"this is no exit address of ams. There are: {ours}"
-    assert not f.ams.live
+    assert f.as_at_first()
     assert not f.ams.disk.choices()
 
 
@@ -315,26 +326,30 @@ def test_a_mesh_that_is_cut_blocks_in_time_and_comes_back(f: Fleet) -> None:
     f.world.go(6)
     assert f.marks("c1") == {BLOCK}
     f.world.go(20)
-    assert not f.nyc.live, "nobody renews it"
+    assert not f.nyc.leased, "nobody renews it"
     assert not any(f.nyc.flows.values())
     f.world.cut.clear()
     f.world.go(LOOK_SECONDS + 5)
     assert f.leaves_by("c1", "nyc")
 
 
-def test_an_exit_whose_link_is_down_is_away(f: Fleet) -> None:
+@pytest.mark.parametrize("listed", ["never", "nowhere", "long ago"])
+def test_an_exit_whose_link_is_down_is_away(f: Fleet, listed: str) -> None:
     """The mesh may be up all the same."""
     exit_ = f.ams.up.entry.exits["nyc"]
-    f.world.cut.add("nyc")
-    f.world.go(LOOK_SECONDS + 1)
-    assert not exit_.link_up
-    f.world.cut.clear()
+    peer, now = (exit_.server.interface, str(exit_.server.public_key)), f.world.clock.time()
+    said: dict[tuple[str, str], float] = {"never": {peer: 0.0}, "nowhere": {}, "long ago": {peer: now}}[listed]
 
     async def down() -> dict[tuple[str, str], float]:
-        return {(exit_.server.interface, str(exit_.server.public_key)): 1.0}
+        return said
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("warrend.entry.handshakes", down)
+        if listed == "long ago":
+            f.world.go(ALIVE_SECONDS - LOOK_SECONDS)
+            assert exit_.link_up
+        f.world.go(2 * LOOK_SECONDS + 1)
+        assert not exit_.link_up
         assert f.ask("start", "c1", "nyc") == "away"
         assert f.marks("c1") == {BLOCK}
         assert f.failures("link") == 1
@@ -363,7 +378,7 @@ def test_an_exit_that_was_restarted_has_the_session_again(f: Fleet) -> None:
     f.world.boot("nyc")
     f.world.go(LEASE_SECONDS)
     assert f.leaves_by("c1", "nyc")
-    assert len(f.nyc.live) == 2
+    assert len(f.nyc.leased) == 4
 
 
 def test_an_exit_that_was_killed_goes_on_as_before(f: Fleet) -> None:
@@ -396,7 +411,6 @@ def test_sessions_and_choices_outlive_the_agent_and_the_host(f: Fleet, reboot: b
     f.judge.kill("ams", reboot)
     f.world.boot("ams")
     assert f.ams.live == live
-    assert f.ams.open
     assert f.leaves_by("c1", "nyc")
     assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
 
@@ -404,8 +418,11 @@ def test_sessions_and_choices_outlive_the_agent_and_the_host(f: Fleet, reboot: b
 def test_clients_pass_only_once_all_elements_are_there(f: Fleet) -> None:
     f.ask("start", "c1", "nyc")
     f.judge.kill("ams", reboot=True)
+    for address in f.ams.handles:
+        assert f.ams.way(address) is None
     task = f.world.begin_boot("ams")
-    f.world.go(60, lambda: f.ams.open)
+    f.world.go(60, lambda: bool(f.ams.live))
+    assert f.ams.way("10.100.0.2") == f.ams.way("fd57:6172:7265:2::c2") == (OWN_KIND, "default", None)
     assert {way and way[1] for way in map(f.ams.way, ("10.100.0.1", "fd57:6172:7265:2::c1"))} == {"nyc"}, "at once"
     f.world.go(60, task.done)
 
@@ -427,7 +444,7 @@ def test_new_session_addresses_are_not_those_on_disk(f: Fleet) -> None:
 
 def with_config(f: Fleet, **changes: Any) -> None:
     """The agent is told something else from now on."""
-    f.ams.config = replace(f.ams.config, **changes)
+    f.ams.tell(replace(f.ams.config, **changes))
 
 
 def test_a_client_that_left_the_inventory_loses_its_session(f: Fleet) -> None:
@@ -441,7 +458,9 @@ def test_a_client_that_left_the_inventory_loses_its_session(f: Fleet) -> None:
     f.world.go(1)
     assert [row.client4 for row in f.ams.disk.sessions()] == ["10.100.0.2"]
     assert not f.ams.disk.choices()
-    assert len(f.nyc.live) == 2, "the exit was told"
+    assert len(f.nyc.leased) == 4, "the exit was told"
+    for name in ("10.100.0.1", "fd57:6172:7265:2::c1", "10.100.0.3"):
+        assert f.ams.way(name) is None, "nobody's now"
 
 
 def test_a_client_whose_other_address_changed_leaves_by_its_exit_with_that_too(f: Fleet) -> None:
@@ -534,7 +553,7 @@ def test_an_idle_clients_session_ends(f: Fleet) -> None:
     assert [row.client4 for row in f.ams.disk.sessions()] == ["10.100.0.3"]
     assert not f.ams.disk.choices()
     assert [row.client4 for row in f.ams.disk.forwards()] == ["10.100.0.3"]
-    assert len(f.nyc.live) == 2
+    assert len(f.nyc.leased) == 4
     f.judge.protected.discard(("ams", "10.100.0.1"))
     registry = f.ams.up.metrics.registry
     assert registry.get_sample_value("warren_session_ends_total", {"reason": "idle"}) == 1
@@ -564,14 +583,98 @@ def test_after_a_restart_clients_have_time_to_shake_hands(f: Fleet) -> None:
 def test_without_handshakes_nobody_is_idle(f: Fleet) -> None:
     """Nobody says who is there: that is no reason to end everybody's session."""
 
-    async def nothing() -> dict[tuple[str, str], float]:
-        return {}
+    async def nobody() -> None:
+        return None
 
     f.ask("start", "c1", "nyc")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.handshakes", nothing)
+        patched.setattr("warrend.entry.handshakes", nobody)
         f.world.go(2 * IDLE_SECONDS)
     assert f.leaves_by("c1", "nyc")
+
+
+def test_an_interface_that_was_made_anew_ends_nothing(f: Fleet) -> None:
+    """It has no handshake of anybody, and sessions are older than any client may be idle. Nor does it keep anything."""
+    f.ask("start", "c1", "nyc")
+    f.ask("choose", "c2", CHOSEN4, None)
+    f.ask("forward", "c3")
+    f.world.go(2 * IDLE_SECONDS)
+    f.world.silent |= {("ams", "c2"), ("ams", "c3")}
+    f.world.go(4 * LOOK_SECONDS)
+    clients = f.ams.config.clients.values()
+    peers = [(f.ams.config.access_interface, client.public_key) for client in clients]
+    said = dict.fromkeys(peers, 0.0)
+
+    async def anew() -> dict[tuple[str, str], float]:
+        return said
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("warrend.entry.handshakes", anew)
+        f.world.go(2 * LOOK_SECONDS)
+        assert f.leaves_by("c1", "nyc")
+        assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
+        assert f.ams.disk.forwards()
+        f.world.go(4 * LOOK_SECONDS)
+        assert f.leaves_by("c1", "nyc")
+        assert f.leaves_from_here("c2")
+        assert not f.ams.disk.forwards()
+        said[peers[0]] = f.world.clock.time()
+        f.world.go(4 * LOOK_SECONDS)
+        assert f.leaves_by("c1", "nyc")
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_wall_clock_that_jumps_ends_nothing(f: Fleet, hours: int) -> None:
+    """Nor does it keep anything longer: only the seconds that have really passed count."""
+    f.ask("start", "c1", "nyc")
+    f.ask("forward", "c1")
+    f.ask("choose", "c2", CHOSEN4, None)
+    f.ask("start", "c3", "nyc")
+    f.world.go(IDLE_SECONDS)
+    exit_ = f.ams.up.entry.exits["nyc"]
+    link = {(exit_.server.interface, str(exit_.server.public_key)): f.world.clock.time()}
+
+    async def frozen() -> dict[tuple[str, str], float]:
+        """Nobody shakes hands any more but c3."""
+        return {**await f.world.handshakes(), **link}
+
+    f.world.silent |= {("ams", "c1"), ("ams", "c2")}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("warrend.entry.handshakes", frozen)
+        f.world.clock.off = hours * 3600.0
+        f.world.go(ALIVE_SECONDS - 2 * LOOK_SECONDS)
+        assert exit_.link_up
+        assert f.leaves_by("c1", "nyc")
+        assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
+        assert f.ask("start", "c2", "nyc") == "choice"
+        assert f.ask("choose", "c2", None, None) == f.ask("start", "c2", "nyc") == "ok"
+        f.world.go(4 * LOOK_SECONDS)
+        assert not exit_.link_up, "by now it is"
+        f.world.go(2 * LOOK_SECONDS)
+        assert f.leaves_from_here("c1")
+        assert not f.ams.disk.forwards()
+        f.judge.protected.discard(("ams", "10.100.0.1"))
+        assert f.leaves_by("c2", "nyc"), "it began when its client was silent already, and has as long"
+        assert f.leaves_by("c3", "nyc")
+
+
+def test_a_clock_that_was_wrong_at_the_start_ends_nothing(f: Fleet) -> None:
+    """A session's own time on the disk, and handshakes before that, are of a year to come, or long past."""
+    f.ask("start", "c1", "nyc")
+    f.ask("start", "c2", "nyc")
+    for off in (-(10**8), 10**8):
+        f.judge.kill("ams")
+        f.world.clock.off = float(off)
+        f.world.boot("ams")
+        f.world.go(IDLE_SECONDS - LOOK_SECONDS)
+        assert f.leaves_by("c1", "nyc")
+        f.world.go(3 * LOOK_SECONDS)
+        assert f.leaves_by("c1", "nyc")
+    f.world.silent.add(("ams", "c2"))
+    f.world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
+    f.judge.protected.discard(("ams", "10.100.0.2"))
+    assert f.leaves_by("c1", "nyc")
+    assert f.leaves_from_here("c2")
 
 
 @pytest.mark.parametrize("had", ["session", "choice", "nothing"])
@@ -588,8 +691,8 @@ def test_a_client_that_disconnects_has_nothing_any_more(f: Fleet, had: str) -> N
     assert f.leaves_from_here("c1")
     assert not f.ams.disk.sessions()
     assert not f.ams.disk.choices()
-    assert not f.nyc.live
-    assert not f.ams.live
+    assert not f.nyc.leased
+    assert f.as_at_first()
 
 
 # --- session addresses
@@ -632,7 +735,9 @@ def test_every_address_of_the_documents_pool_is_used_and_then_no_more() -> None:
         task = world.spawn("ams", ams.up.entry.start(last, "nyc"))
         world.go(1, task.done)
         assert str(task.exception()) == "no session address is free: ams has 254 of them"
-        assert not {key for key in ams.live if last.address4 in key}
+        assert {key: value for key, value in ams.live.items() if last.address4 in key} == {
+            ("client_mark4", last.address4): OWN_KIND << 28 | ams.handles[last.address4]
+        }
         sample = ams.up.metrics.registry.get_sample_value
         assert sample("warren_session_start_failures_total", {"reason": "pool_full"}) == 4
         assert world.do("ams", ams.up.entry.stop(next(iter(ams.config.clients.values())))) == "ok"

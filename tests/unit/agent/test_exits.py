@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import resource
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,10 +50,11 @@ def thread() -> Iterator[LoopThread]:
 
 
 @contextmanager
-def backend(thread: LoopThread) -> Iterator[tuple[int, Leases]]:
+def backend(thread: LoopThread, most_sessions: int = 64) -> Iterator[tuple[int, Leases]]:
     """A real backend of nyc: its port, and its leases."""
     told = config("nyc")
     told = replace(told, lease_seconds=17, servers={"ams": replace(told.servers["ams"], control4="127.77.0.1")})
+    told = replace(told, most_sessions=most_sessions)
     kernel: Any = Recorder()
     leases, sock = Leases(told, kernel), listening(THERE)
     with served(thread, lambda: Backend(told, leases, Metrics()).application(), sock):
@@ -64,6 +68,7 @@ def test_an_exit_starts_renews_and_stops(thread: LoopThread) -> None:
         assert exit_.reachable
         assert exit_.lease_seconds == 17
         assert {address for _name, address in leases.elements()} == set(made) == set(PAIR)
+        assert len(leases.elements()) == 4
         assert await exit_.renew([PAIR]) == {}
         assert await exit_.renew([PAIR], tell=True) == made
         await exit_.stop([PAIR])
@@ -86,11 +91,23 @@ def test_many_sessions_go_in_several_calls(thread: LoopThread) -> None:
 
     async def work(exit_: Exit) -> None:
         assert len(await exit_.renew(pairs)) == 2 * len(pairs)
-        assert len(leases.elements()) == 2 * len(pairs)
+        assert leases.count() == {"ams": len(pairs)}
         await exit_.stop(pairs)
         assert leases.elements() == {}
 
-    with backend(thread) as (port, leases):
+    with backend(thread, most_sessions=len(pairs)) as (port, leases):
+        ask(port, work)
+
+
+def test_more_sessions_than_an_exit_takes_are_refused(thread: LoopThread) -> None:
+    async def work(exit_: Exit) -> None:
+        await exit_.start(PAIR)
+        with pytest.raises(ExitError, match=r"^nyc refuses: ams has 1 sessions here, and no client of it") as caught:
+            await exit_.start(("10.128.128.6", "fd57:6172:7265:8001::6"))
+        assert caught.value.reason == "refused"
+        assert {address for _name, address in leases.elements()} == set(PAIR)
+
+    with backend(thread, most_sessions=1) as (port, leases):
         ask(port, work)
 
 
@@ -311,10 +328,17 @@ def test_silence_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None
         ask(sock.getsockname()[1], work)
 
 
-@pytest.mark.parametrize(("age", "up"), [(None, True), (0.0, True), (170.0, True), (190.0, False)])
-def test_a_link_is_up_for_as_long_as_a_handshake_is_good(age: float | None, up: bool) -> None:
+@pytest.mark.parametrize(("age", "up"), [(None, True), (0.0, True), (170.0, True), (190.0, False), (math.inf, False)])
+@pytest.mark.parametrize("wall", [0.0, 3600.0, -3600.0])
+def test_a_link_is_up_for_as_long_as_a_handshake_is_good(
+    monkeypatch: pytest.MonkeyPatch, age: float | None, up: bool, wall: float
+) -> None:
+    """By the clock that nobody sets; math.inf: the link is away."""
+
     async def work(exit_: Exit) -> None:
-        exit_.handshake = None if age is None else exits_module.time.time() - age
+        exit_.shaken = None if age is None else exits_module.time.monotonic() - age
+        clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + wall)
+        monkeypatch.setattr(exits_module, "time", clock)
         assert exit_.link_up is up
 
     ask(1, work)

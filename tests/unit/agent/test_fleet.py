@@ -82,6 +82,17 @@ class AnythingHappens(RuleBasedStateMachine):
     def cut(self, slug: str) -> None:
         self.w.cut.add(slug)
 
+    @rule(slug=st.sampled_from(SLUGS))
+    def load_anew(self, slug: str) -> None:
+        """The table has no elements then."""
+        self.w.hosts[slug].live.clear()
+        if self.runs(slug):
+            self.w.hosts[slug].touched()
+
+    @rule(hours=st.sampled_from((-1, 0, 1)))
+    def set_clock(self, hours: int) -> None:
+        self.w.clock.off = 3600.0 * hours
+
     @precondition(lambda self: self.world is not None and self.world.cut)
     @rule()
     def mend(self) -> None:

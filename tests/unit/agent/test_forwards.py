@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from agents import PlainKernel
 from fleets import config, fleet
-from namespaces import command, flows, fresh, load_tables, nft, router, source_of, udp
+from namespaces import approve, flows, fresh, load_tables, nft, router, source_of, udp
 from warrend.agent import Agent
 from warrend.config import Config
-from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark
+from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark, handle
 from warrend.errors import RefusedError
 from warrend.forwards import MOST, Forwards
 from warrend.store import DiskError, ForwardRow, Store
@@ -82,7 +82,11 @@ def test_a_port_is_forwarded_until_it_is_not(tmp_path: Path) -> None:
     async def work(server: Server) -> None:
         row = await server.forwards.add(C1, 40000)
         assert (row.port, row.client4, row.client6) == (40000, C1.address4, C1.address6)
-        assert server.kernel.live == {("forward4", "40000"): C1.address4, ("forward6", "40000"): C1.address6}
+        assert server.kernel.live == {
+            ("forward4", "40000"): C1.address4,
+            ("forward6", "40000"): C1.address6,
+            ("forward_flow", "40000"): forward_mark(40000),
+        }
         assert server.forwards.of(C1.address4) == [row]
         assert server.forwards.marks == {forward_mark(40000)}
         assert server.stored == [40000]
@@ -237,9 +241,9 @@ ENTRY = {4: "198.51.100.1", 6: "2001:db8::1"}
 
 def forward(port: int = 40000) -> None:
     nft(
-        f"add element inet warren_access forward4 {{ {port} : {C1.address4} }}\n"
-        f"add element inet warren_access forward6 {{ {port} : {C1.address6} }}\n"
-        "add element inet warren_multihop ready { wg0access }\n"
+        f"add element inet warren_path forward4 {{ {port} : {C1.address4} }}\n"
+        f"add element inet warren_path forward6 {{ {port} : {C1.address6} }}\n"
+        f"add element inet warren_path forward_flow {{ {port} : {forward_mark(port)} }}\n"
     )
 
 
@@ -248,14 +252,13 @@ def version(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.mark.parametrize("mark", [None, "0x70000002", "0x7ffffffe", "0x7fffffff"])
-def test_packets_come_in_and_answers_go_back_whatever_the_clients_mark(version: int, mark: str | None) -> None:
+@pytest.mark.parametrize("mark", [None, 0x7000_0002, 0x7FFF_FFFE, 0x7FFF_FFFF])
+def test_packets_come_in_and_answers_go_back_whatever_the_clients_mark(version: int, mark: int | None) -> None:
     """With a session, without one, with an exit that is away, and while it is held."""
     client = {4: C1.address4, 6: C1.address6}[version]
     with fresh(), router(fleet(), "host-ams") as tuns:
         forward()
-        if mark:
-            nft(f"add element inet warren_multihop client_mark{version} {{ {client} : {mark} }}")
+        approve(C1.address4, C1.address6, mark)
         tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
         assert tuns["wg0access"].sources() == [WEB[version]]
         tuns["wg0access"].send(udp(client, WEB[version], 40000, 5555))
@@ -288,20 +291,36 @@ def test_a_connection_of_the_clients_own_is_no_answer(version: int) -> None:
     syn, syn_ack = 2, 18
     with fresh(), router(fleet(), "host-ams") as tuns:
         forward()
-        nft(f"add element inet warren_multihop client_mark{version} {{ {client} : 0x70000002 }}")
+        approve(C1.address4, C1.address6, 0x7000_0002)
         tuns["uplink"].send(tcp(udp(WEB[version], ENTRY[version], 5555, 40000), syn))
         assert len(tuns["wg0access"].packets()) == 1
         tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5555), syn))
         assert tuns["uplink"].packets() == []
         tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5555), syn_ack))
+        assert tuns["uplink"].packets() == [], "her side takes the knock for an answer to her own (simultaneous open)"
+        tuns["uplink"].send(tcp(udp(WEB[version], ENTRY[version], 5556, 40000), syn))
+        tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5556), syn_ack))
         (answer,) = tuns["uplink"].packets()
         assert source_of(answer) == ENTRY[version]
+
+
+@pytest.mark.parametrize("flags", [16, 17, 24], ids=["ack", "fin", "push"])
+def test_a_spray_of_what_begins_no_connection_reaches_nobody(version: int, flags: int) -> None:
+    """And a data packet of the client's own connection to that very port is no answer to it."""
+    client = {4: C1.address4, 6: C1.address6}[version]
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        forward()
+        approve(C1.address4, C1.address6, 0x7000_0002)
+        for knock in (flags, 2):
+            tuns["uplink"].send(tcp(udp(WEB[version], ENTRY[version], 5555, 40000), knock))
+            tuns["wg0access"].send(tcp(udp(client, WEB[version], 40000, 5555), 24))
+            assert [source_of(packet) for packet in tuns["uplink"].packets()] in ([], [ENTRY[version]]), "no data"
+            assert all(packet[-7] & 4 for packet in tuns["uplink"].packets())
 
 
 def test_who_was_sending_before_gets_there(version: int) -> None:
     """No flow to a port that nobody takes is remembered."""
     with fresh(), router(fleet(), "host-ams") as tuns:
-        command("ip", f"-{version}", "address", "add", f"{ENTRY[version]}/{32 if version == 4 else 128}", "dev", "lo")
         tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
         assert flows() == {}
         forward()
@@ -315,7 +334,7 @@ def test_elements_that_were_missing_are_put_back_and_their_flows_stay(version: i
         await agent.start()
         await agent.entry.forwards.add(agent.config.clients[C1.address4], 40000)
         tuns["uplink"].send(udp(WEB[version], ENTRY[version], 5555, 40000))
-        nft("flush map inet warren_access forward4; flush map inet warren_access forward6")
+        nft("flush map inet warren_path forward4; flush map inet warren_path forward6")
         await agent.restore()
         assert await agent.check() == {**dict.fromkeys(await agent.check(), 0), "forwards": 1}
         assert flows()[WEB[version], 5555] == forward_mark(40000)
@@ -358,10 +377,11 @@ def test_the_flows_of_one_port_are_forgotten_and_no_other(version: int) -> None:
         for port in (40000, 40001):
             forward(port)
             tuns["uplink"].send(udp(WEB[version], ENTRY[version], port, port))
+        approve(C1.address4, C1.address6)
         tuns["wg0access"].send(udp(client, WEB[version], 7000, 9))
         table = Flows()
         table.forget_forwards([40000])
-        table.forget([client])
+        table.forget([handle(C1.address4)])
         assert set(flows().values()) == {forward_mark(40001)}
         assert forward_mark(40001) >> 28 == FORWARD_KIND != OWN_KIND
         table.close()
@@ -373,7 +393,8 @@ def test_the_page_knows_which_exit_address_the_rules_will_give(version: int) -> 
     read = fleet(clients=30)
     clients = [client[f"address{version}"] for client in read["clients"]]
     with fresh(), router(read, "host-ams") as tuns:
-        nft("add element inet warren_multihop ready { wg0access }")
+        for client in read["clients"]:
+            approve(client["address4"], client["address6"])
         seed = Tables(clients=True).exit_seed()
         for client in clients:
             tuns["wg0access"].send(udp(client, WEB[version]))
@@ -386,6 +407,7 @@ def test_elements_are_read_back_as_they_were_made() -> None:
         tables = Tables(clients=True)
         assert tables.read() == {}
         wanted: dict[tuple[str, str], Value] = {("forward4", "40000"): C1.address4, ("forward6", "40000"): C1.address6}
+        wanted["forward_flow", "40000"] = forward_mark(40000)
         tables.apply(dict(wanted))
         assert Tables(clients=True).read() == wanted == tables.read()
         tables.apply(dict.fromkeys(wanted))
@@ -397,7 +419,6 @@ def test_a_program_of_the_server_keeps_its_port() -> None:
     with fresh(), router(fleet(), "host-ams") as tuns:
         forward()
         forward(40001)
-        command("ip", "address", "add", f"{ENTRY[4]}/32", "dev", "lo")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(("", 40000))
             sock.settimeout(2)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from fleets import config, fleet
-from namespaces import command, flows, fresh, load_tables, nft, send_over_lo
-from test_conntrack import OWN_KIND, rules
+from namespaces import command, fresh, load_tables, nft, router
+from test_conntrack import OWN_KIND, begin, everybody, marked
 from warrend import kernel as kernel_module
-from warrend.conntrack import flow_mark
+from warrend.conntrack import handle
 from warrend.kernel import Kernel, handshakes
 from warrend.tables import Key, Tables, TablesError, TablesGoneError, Value
 
@@ -22,7 +22,6 @@ ALICE: dict[Key, Value] = {
     ("client_session4", "10.100.0.1"): "10.128.128.9",
 }
 BOB: dict[Key, Value] = {("client_mark6", "fd57::b"): 0x7FFF_FFFE}
-OPEN = {"wg0access"}
 
 
 def with_kernel(work: Callable[[Kernel], Awaitable[None]], slug: str = "ams", clients: bool = True) -> None:
@@ -39,11 +38,6 @@ def with_kernel(work: Callable[[Kernel], Awaitable[None]], slug: str = "ams", cl
     asyncio.run(run())
 
 
-def gates() -> set[str]:
-    listing = command("nft", "list", "set", "inet", "warren_multihop", "ready")
-    return {"wg0access"} if "wg0access" in listing else set()
-
-
 class TestInTheKernel:
     @pytest.fixture(autouse=True)
     def tables(self) -> Iterator[None]:
@@ -51,41 +45,24 @@ class TestInTheKernel:
             load_tables(fleet(), "host-ams")
             yield
 
-    def test_clients_pass_once_the_elements_are_there(self) -> None:
+    def test_elements_are_there_once_that_is_said(self) -> None:
         async def work(kernel: Kernel) -> None:
             assert await kernel.elements() == {}
-            assert gates() == set()
             assert sorted(await kernel.restore(ALICE)) == sorted(ALICE)
-            assert gates() == OPEN
             assert await kernel.elements() == ALICE
             assert await kernel.restore(ALICE) == {}
 
         with_kernel(work)
-
-    def test_without_sessions_clients_pass_too(self) -> None:
-        async def work(kernel: Kernel) -> None:
-            assert await kernel.restore({}) == {}
-            assert gates() == OPEN
-
-        with_kernel(work)
-
-    def test_a_server_without_clients_has_no_gate(self) -> None:
-        async def work(kernel: Kernel) -> None:
-            nft("delete table inet warren_access")
-            await kernel.restore({})
-            assert gates() == set()
-
-        with_kernel(work, clients=False)
 
     def test_surplus_elements_go_and_wrong_ones_are_put_right(self) -> None:
         async def work(kernel: Kernel) -> None:
             await kernel.restore(ALICE | BOB)
             nft(
                 """
-                flush map inet warren_multihop client_session4
-                add element inet warren_multihop session_exit4 { 10.129.0.5 : 203.0.113.13 }
-                delete element inet warren_multihop client_mark4 { 10.100.0.1 }
-                add element inet warren_multihop client_mark4 { 10.100.0.1 : 5 }
+                flush map inet warren_path client_session4
+                add element inet warren_path session_exit4 { 10.129.0.5 : 203.0.113.13 }
+                delete element inet warren_path client_mark4 { 10.100.0.1 }
+                add element inet warren_path client_mark4 { 10.100.0.1 : 5 }
                 """
             )
             wrong = [("client_mark4", "10.100.0.1"), ("client_session4", "10.100.0.1"), ("session_exit4", "10.129.0.5")]
@@ -94,50 +71,50 @@ class TestInTheKernel:
 
         with_kernel(work)
 
-    def test_tables_that_were_made_anew_open_when_all_is_there_again(self) -> None:
+    def test_a_table_that_was_made_anew_is_filled_again(self) -> None:
         async def work(kernel: Kernel) -> None:
             await kernel.restore(ALICE)
-            nft("delete table inet warren_multihop")
-            load_tables(fleet(), "host-ams", "multihop")
-            assert gates() == set()
+            nft("delete table inet warren_path")
+            load_tables(fleet(), "host-ams", "warren_path")
             assert sorted(await kernel.restore(ALICE)) == sorted(ALICE)
-            assert gates() == OPEN
+            assert await kernel.elements() == ALICE
 
         with_kernel(work)
 
-    def test_tables_that_are_made_anew_meanwhile_open_with_all_that_is_wanted(
+    def test_a_table_that_is_made_anew_meanwhile_lets_pass_with_all_that_is_wanted(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As when nftables.service is restarted between two looks at what is live."""
 
         async def work(kernel: Kernel) -> None:
             await kernel.restore(ALICE)
-            look = Tables.gates
+            nft("delete element inet warren_path client_mark4 { 10.100.0.1 }")
+            look = Tables.read
 
-            def gates_of_new_tables(tables: Tables) -> set[str]:
-                nft("delete table inet warren_multihop")
-                load_tables(fleet(), "host-ams", "multihop")
-                return look(tables)
+            def read_just_before(tables: Tables) -> dict[Key, Value]:
+                found = look(tables)
+                nft("delete table inet warren_path")
+                load_tables(fleet(), "host-ams", "warren_path")
+                return found
 
-            monkeypatch.setattr(Tables, "gates", gates_of_new_tables)
+            monkeypatch.setattr(Tables, "read", read_just_before)
             await kernel.restore(ALICE)
-            assert gates() == OPEN
+            monkeypatch.undo()
             assert await kernel.elements() == ALICE
 
         with_kernel(work)
 
-    def test_the_gate_stays_shut_when_the_elements_cannot_be_there(self) -> None:
+    def test_nobody_passes_when_the_elements_cannot_be_there(self) -> None:
         async def work(kernel: Kernel) -> None:
             with pytest.raises(TablesError):
                 await kernel.restore({**ALICE, ("client_session4", "10.100.0.2"): "fd57::1"})
-            assert gates() == set()
             assert await kernel.elements() == {}
 
         with_kernel(work)
 
     def test_a_table_that_is_gone_ends_whoever_asks(self) -> None:
         async def work(kernel: Kernel) -> None:
-            nft("delete table inet warren_access")
+            nft("delete table inet warren_path")
             with pytest.raises(TablesGoneError):
                 await kernel.elements()
             with pytest.raises(TablesGoneError):
@@ -147,23 +124,21 @@ class TestInTheKernel:
 
     def test_flows_are_forgotten_and_swept(self) -> None:
         async def work(kernel: Kernel) -> None:
-            rules(OWN_KIND)
-            for address in ("10.100.0.1", "10.100.0.2", "10.100.0.3", "fd57::b"):
-                send_over_lo(address)
-            await kernel.forget(iter(["10.100.0.1", "fd57::b"]))
-            assert {address for address, _port in flows()} == {"10.100.0.2", "10.100.0.3"}
-            assert (
-                await kernel.sweep(lambda address, mark: address == "10.100.0.2" and mark >> 28 == OWN_KIND, False) == 1
-            )
-            assert await kernel.sweep(lambda address, _kind: address == "10.100.0.2") == 1
-            assert {address for address, _port in flows()} == {"10.100.0.3"}
+            begin(OWN_KIND, 3)
+            await kernel.forget(iter(["10.100.0.1"]))
+            assert marked() == everybody(2, 2)
+            wrong = OWN_KIND << 28 | handle("10.100.0.2")
+            assert await kernel.sweep(lambda mark: mark == wrong, False) == 4
+            assert await kernel.sweep(lambda mark: mark == wrong) == 4
+            assert marked() == everybody(1, 3)
 
         with_kernel(work)
 
     def test_what_others_do_is_reported_and_what_we_do_is_not(self) -> None:
         async def work(kernel: Kernel) -> None:
             seen: list[None] = []
-            watching = asyncio.create_task(kernel.watch(lambda: seen.append(None)))
+            damaged: list[None] = []
+            watching = asyncio.create_task(kernel.watch(lambda: seen.append(None), lambda: damaged.append(None)))
             await asyncio.sleep(0)
             await kernel.restore(ALICE)
             await kernel.apply(BOB)
@@ -173,10 +148,12 @@ class TestInTheKernel:
                 nft(f"add table inet other{number}")
             await asyncio.sleep(3 * kernel_module.SETTLE_SECONDS)
             assert 1 <= len(seen) <= 2
+            assert not damaged
             before = len(seen)
             nft("flush ruleset")
             await asyncio.sleep(3 * kernel_module.SETTLE_SECONDS)
             assert len(seen) > before
+            assert damaged
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
@@ -193,14 +170,52 @@ class TestInTheKernel:
         with_kernel(work)
 
 
-def test_the_hash_of_an_address_has_no_bit_of_the_kinds() -> None:
-    assert all(flow_mark(bytes([10, 0, 0, n])) & 0xF000_0000 == 0x4000_0000 for n in range(200))
+@pytest.mark.parametrize(
+    ("command_line", "damaged"),
+    [
+        ("link set dev wg0mh-r2 down", True),
+        ("link delete dev wg0mh-r2", True),
+        ("link delete dev wg0access", True),
+        ("link delete dev wg0ctl", True),
+        ("link set dev wg0mh group 0", True),
+        ("link set dev wg0mh-r2 mtu 1400", False),
+        ("route delete default dev wg0mh-r2 table 100002", True),
+        ("route delete 10.96.0.0/11 dev wg0access", True),
+        ("address delete 10.31.33.7/32 dev wg0access", True),
+        ("rule delete priority 4000", True),
+        ("rule delete priority 4001", True),
+        ("rule delete priority 4002", True),
+        ("rule delete priority 4003", True),
+        ("rule delete priority 4004", True),
+        ("rule add priority 77 fwmark 5 lookup main", False),
+        ("route add 192.0.2.0/24 dev uplink", False),
+        ("link set dev uplink down", False),
+        ("link add mine type veth peer name theirs", False),
+    ],
+)
+def test_what_others_take_away_is_seen(command_line: str, damaged: bool) -> None:
+    async def work(kernel: Kernel) -> None:
+        seen = asyncio.Event()
+        watching = asyncio.create_task(kernel.watch(lambda: None, seen.set))
+        await asyncio.sleep(0.05)
+        seen.clear()
+        for attempt in ("ip", "ip -6") if command_line.startswith("rule delete") else ("ip",):
+            command(*attempt.split(), *command_line.split())
+        await asyncio.sleep(0.1)
+        assert seen.is_set() == damaged
+        assert kernel.links_missing() == command_line.startswith("link delete")
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+    with fresh(), router(fleet(), "host-ams"):
+        with_kernel(work)
 
 
-def answering(path: Path, text: bytes) -> dict[tuple[str, str], float]:
+def answering(path: Path, text: bytes) -> dict[tuple[str, str], float] | None:
     """What handshakes() makes of what the socket says."""
 
-    async def run() -> dict[tuple[str, str], float]:
+    async def run() -> dict[tuple[str, str], float] | None:
         async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(text)
             writer.close()
@@ -230,4 +245,4 @@ def test_handshakes_are_read(
 
 def test_without_anybody_who_knows_there_are_no_handshakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_module, "HANDSHAKES", str(tmp_path / "socket"))
-    assert asyncio.run(handshakes()) == {}
+    assert asyncio.run(handshakes()) is None

@@ -23,6 +23,7 @@ import pytest
 import requests
 import schemathesis
 from agents import Pair, pair
+from conftest import AGENT
 from hypothesis import HealthCheck, given, settings
 from requests.adapters import HTTPAdapter
 from schemathesis.checks import not_a_server_error
@@ -36,7 +37,7 @@ from warrend import portal as portal_module
 from warrend.config import Client
 from warrend.pages import Pages
 from warrend.portal import HEADERS, LARGEST_BODY, OPENAPI, Portal, form_key
-from warrend.visitors import MOST_BYTES, Limited, LimitedSite
+from warrend.visitors import BACKEND, PORTAL, Limited
 
 HOST = "127.0.0.1"
 ALICE, BOB, STRANGER = "127.9.0.1", "127.9.0.2", "127.9.0.9"
@@ -126,7 +127,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         socks = listening(HOST), listening("::1")
         key = form_key(directory / "portal.key")
         ams = both.ams
-        limits: dict[str, Any] = {"site": LimitedSite, "keepalive_timeout": 1}
+        limits: dict[str, Any] = {"limits": PORTAL, "keepalive_timeout": 1}
         with served(both.thread, lambda: Portal(ams.config, ams.entry, key).application(), *socks, **limits):
             yield Running(both, *(sock.getsockname()[1] for sock in socks))
 
@@ -471,7 +472,7 @@ def test_a_request_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         limited: list[Limited] = []
 
         def make() -> Limited:
-            limited.append(Limited(inner, Counter()))
+            limited.append(Limited(inner, PORTAL, Counter()))
             return limited[0]
 
         server = await loop.create_server(make, HOST, 0)
@@ -485,7 +486,7 @@ def test_a_request_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.write(b"x" * 20_000)
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
-        assert len(b"".join(fed)) <= 18_000 + MOST_BYTES
+        assert len(b"".join(fed)) <= 18_000 + PORTAL.request
         writer.close()
         server.close()
 
@@ -502,17 +503,33 @@ def test_whoever_sends_slowly_does_not_hold_the_portal(running: Running, monkeyp
     assert running.alice.ends_after(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET / HT", 5), "after an answer too"
 
 
-def test_one_client_has_so_many_connections(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warrend.visitors.MOST_CONNECTIONS", 3)
-    address = (HOST, running.alice.port)
-    held = [socket.create_connection(address, 5, (ALICE, 0)) for _number in range(3)]
-    try:
-        with pytest.raises((ConnectionError, TimeoutError)):
-            running.alice.get("/")
-        assert running.bob.get("/")[0] == 200
-    finally:
-        for sock in held:
-            sock.close()
+@pytest.mark.parametrize(("limits", "bobs"), [({"connections": 3}, 200), ({"together": 3}, 0)])
+def test_so_many_connections_are_taken(running: Running, limits: dict[str, int], bobs: int) -> None:
+    """Of one client, and of all together."""
+    sock, ams = listening(HOST), running.both.ams
+    few = replace(PORTAL, **limits)
+    make = Portal(ams.config, ams.entry, os.urandom(32)).application
+    with served(running.both.thread, make, sock, limits=few):
+        alice, bob = (Visitor(sock.getsockname()[1], source) for source in (ALICE, BOB))
+        held = [socket.create_connection(sock.getsockname(), 5, (ALICE, 0)) for _number in range(3)]
+        try:
+            with pytest.raises((ConnectionError, TimeoutError)):
+                alice.get("/")
+            if bobs:
+                assert bob.get("/")[0] == bobs
+            else:
+                with pytest.raises((ConnectionError, TimeoutError)):
+                    bob.get("/")
+        finally:
+            for each in held:
+                each.close()
+        assert alice.get("/")[0] == 200, "once they are gone"
+
+
+def test_what_all_may_take_leaves_descriptors_for_warrenctl() -> None:
+    unit = (AGENT.parent / "templates/etc/systemd/system/warrend.service.j2").read_text()
+    most = int(re.findall(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)[0])
+    assert PORTAL.together + BACKEND.together < most - 1000
 
 
 def test_one_client_asks_so_often(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

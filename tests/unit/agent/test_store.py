@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import AGENT
-from warrend.store import ChoiceRow, SessionRow, Store
+from warrend.store import ChoiceRow, ForwardRow, SessionRow, Store
 
 ALICE = SessionRow("10.100.0.1", "fd57::c1", "nyc", "10.128.128.7", "fd57:8001::7", 1_700_000_000.25)
 BOB = SessionRow("10.100.0.2", "fd57::c2", "nyc", "10.128.128.8", "fd57:8001::8", 1_700_000_001.0)
@@ -101,3 +101,41 @@ def test_another_thread_may_write(store: Store) -> None:
     with ThreadPoolExecutor(1) as executor:
         executor.submit(store.put_sessions, [ALICE]).result()
         assert executor.submit(store.sessions).result() == [ALICE]
+
+
+def test_nothing_of_what_is_no_more_is_on_the_disk(store: Store, tmp_path: Path) -> None:
+    """Neither in the database nor in the log beside it."""
+
+    def said() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert not store.dirty
+    store.put_sessions([ALICE, BOB])
+    assert not store.dirty, "nothing ended"
+    assert ALICE.session4.encode() in said()
+    store.put_sessions([replace(ALICE, exit="fra", session4="10.128.128.9", session6="fd57:8001::9")])
+    store.put_choice(CHOICE)
+    store.put_forward(ForwardRow(40000, "10.100.0.5", "fd57::c5", 3.0))
+    assert store.dirty
+    store.scrub()
+    assert not store.dirty
+    assert not any(word in said() for word in (b"10.128.128.7", b"fd57:8001::7"))
+    for drop in (
+        lambda: store.drop_sessions([ALICE.client4, BOB.client4]),
+        lambda: store.drop_choice(CHOICE.client4),
+        lambda: store.drop_forwards([40000]),
+    ):
+        drop()
+        assert store.dirty
+        store.scrub()
+    assert not any(word in said() for word in (b"10.100.", b"10.128.", b"fd57:", b"203.0.113."))
+
+
+def test_what_a_killed_agent_left_is_scrubbed_at_the_next_start(tmp_path: Path) -> None:
+    killed = Store(tmp_path / "sessions.db")
+    killed.put_sessions([ALICE])
+    killed.drop_sessions([ALICE.client4])
+    assert any(b"10.128.128.7" in path.read_bytes() for path in tmp_path.iterdir())
+    Store(tmp_path / "sessions.db").close()
+    assert not any(b"10.128.128.7" in path.read_bytes() for path in tmp_path.iterdir())
+    killed.close()

@@ -13,11 +13,10 @@ import pytest
 from fleets import fleet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from namespaces import command, fresh, load_tables, nft
+from namespaces import TABLES, command, fresh, load_tables, nft
 from warrend.tables import (
-    CHOICE_MAPS,
-    ENTRY_MAPS,
-    EXIT_MAPS,
+    CLIENT_MAPS,
+    SESSION_MAPS,
     Key,
     Tables,
     TablesError,
@@ -27,9 +26,10 @@ from warrend.tables import (
     watch,
 )
 
+NOTHING = (False, False)
 # Each try asks the kernel.
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
-MAPS = ENTRY_MAPS + EXIT_MAPS + CHOICE_MAPS
+MAPS = CLIENT_MAPS + SESSION_MAPS
 ALICE4, ALICE6 = "10.100.0.1", "fd57:6172:7265:2::c1"
 ALICE: dict[Key, Value] = {
     ("client_mark4", ALICE4): 0x7000_0002,
@@ -63,8 +63,7 @@ def own_thread() -> Iterator[Callable[..., object]]:
 
 def listed(name: str) -> dict[str, Value]:
     """A map's elements, as nft(8) says."""
-    table = "warren_access" if name in CHOICE_MAPS else "warren_multihop"
-    data = json.loads(command("nft", "--json", "list", "map", "inet", table, name))
+    data = json.loads(command("nft", "--json", "list", "map", "inet", "warren_path", name))
     return dict(next(item["map"] for item in data["nftables"] if "map" in item).get("elem", ()))
 
 
@@ -112,7 +111,7 @@ def changes(draw: st.DrawFn) -> dict[Key, Value | None]:
             st.sampled_from(("10.96.0.1", "10.96.0.2") if name[-1] == "4" else ("fd57::1", "fd57::2")) | KEYS[name[-1]]
         )
         marks = st.integers(1, 0xFFFF_FFFF)
-        found[name, key] = draw(st.none() | (marks if "mark" in name else KEYS[name[-1]]))
+        found[name, key] = draw(st.none() | (marks if "mark" in name or "flow" in name else KEYS[name[-1]]))
     return found
 
 
@@ -158,9 +157,8 @@ def after(model: Mapping[Key, Value], wanted: Mapping[Key, Value | None]) -> dic
 def test_a_bad_element_changes_nothing_and_is_not_named(tables: Tables, wrong: dict[Key, Value]) -> None:
     tables.apply(ALICE)
     with pytest.raises(TablesError) as caught:
-        tables.apply({**BOB, **dict.fromkeys(ALICE), **wrong}, opened=["wg0access"])
+        tables.apply({**BOB, **dict.fromkeys(ALICE), **wrong}, anyway=True)
     assert live() == tables.read() == ALICE
-    assert tables.gates() == set()
     assert not any(part in str(caught.value) for part in ("10.", "fd57", "2001", "::"))
     assert str(caught.value)
     tables.apply({**BOB, **dict.fromkeys(ALICE)})
@@ -171,10 +169,10 @@ def test_what_somebody_else_has_added_changed_or_deleted_is_put_right(tables: Ta
     tables.apply(ALICE)
     nft(
         f"""
-        delete element inet warren_multihop client_mark4 {{ {ALICE4} }}
-        add element inet warren_multihop client_mark4 {{ {ALICE4} : 0x1 }}
-        delete element inet warren_multihop client_session4 {{ {ALICE4} }}
-        add element inet warren_multihop session_exit4 {{ 10.129.0.5 : 203.0.113.13 }}
+        delete element inet warren_path client_mark4 {{ {ALICE4} }}
+        add element inet warren_path client_mark4 {{ {ALICE4} : 0x1 }}
+        delete element inet warren_path client_session4 {{ {ALICE4} }}
+        add element inet warren_path session_exit4 {{ 10.129.0.5 : 203.0.113.13 }}
         """
     )
     tables.apply({**BOB, ("client_mark4", ALICE4): 0x7FFF_FFFF, ("client_session4", ALICE4): None})
@@ -185,7 +183,7 @@ def test_what_somebody_else_has_added_changed_or_deleted_is_put_right(tables: Ta
 
 def test_a_flushed_map_is_filled_again(tables: Tables) -> None:
     tables.apply(ALICE)
-    nft("flush map inet warren_multihop client_mark4")
+    nft("flush map inet warren_path client_mark4")
     tables.apply({("client_mark4", ALICE4): 0x7FFF_FFFE})
     assert live() == {**ALICE, ("client_mark4", ALICE4): 0x7FFF_FFFE}
 
@@ -197,45 +195,38 @@ def test_rules_loaded_anew_leave_the_elements(tables: Tables) -> None:
     assert tables.read() == ALICE | BOB
 
 
-@pytest.mark.parametrize("table", ["warren_multihop", "warren_access"])
-def test_a_table_that_is_gone_is_said_so(tables: Tables, table: str) -> None:
+def test_a_table_that_is_gone_is_said_so(tables: Tables) -> None:
     tables.apply(ALICE | BOB)
-    nft(f"delete table inet {table}")
-    change: dict[Key, Value | None] = {("client_mark4" if "multihop" in table else "client_choice4", ALICE4): None}
+    nft("delete table inet warren_path")
+    change: dict[Key, Value | None] = {("client_mark4", ALICE4): None}
     change |= dict.fromkeys(BOB)
     for attempt in (tables.read, lambda: tables.apply(change)):
-        with pytest.raises(
-            TablesGoneError, match=rf"^nftables map client_\w+ of table {table}: No such file or directory"
-        ):
+        with pytest.raises(TablesGoneError, match=r"^nftables map \w+ of table warren_path: No such file or directory"):
             attempt()
 
 
 @pytest.mark.usefixtures("netns")
-def test_no_table_at_all_is_said_so() -> None:
-    with pytest.raises(TablesGoneError, match=r"^nftables set ready of table warren_multihop: No such file"):
-        Tables(clients=True).gates()
-
-
-@pytest.mark.usefixtures("netns")
-def test_a_server_without_clients_needs_no_access_table() -> None:
-    load_tables(fleet(), "host-ams", "multihop")
+def test_a_server_without_clients_has_maps_of_sessions_only() -> None:
+    read = fleet()
+    read["servers"]["host-nyc"]["access"] = False
+    load_tables(read, "host-nyc", "warren_path")
     tables = Tables(clients=False)
     tables.read()
-    leases = {key: value for key, value in BOB.items() if key[0] in EXIT_MAPS}
+    leases = {key: value for key, value in BOB.items() if key[0] in SESSION_MAPS}
     tables.apply(leases)
     assert tables.read() == leases
     with pytest.raises(TablesGoneError):
         Tables(clients=True).read()
 
 
-def test_the_gate_is_opened_with_the_elements(tables: Tables) -> None:
-    assert tables.gates() == set()
+def test_all_that_is_wanted_is_there_whatever_the_copy_says(tables: Tables) -> None:
+    tables.apply(ALICE)
+    nft("delete table inet warren_path")
+    load_tables(fleet(), "host-ams", "warren_path")
     with watch() as sock:
-        tables.apply(ALICE, opened=["wg0access"])
+        tables.apply(ALICE, anyway=True)
         assert transactions(sock) == 1
-    assert tables.gates() == {"wg0access"}
-    tables.apply({}, opened=["wg0access"])
-    assert tables.gates() == {"wg0access"}
+    assert live() == ALICE
 
 
 def transactions(sock: socket.socket) -> int:
@@ -248,12 +239,12 @@ def transactions(sock: socket.socket) -> int:
 
 def test_our_own_transactions_are_not_anothers(tables: Tables, own_thread: Callable[..., object]) -> None:
     with watch() as sock:
-        assert not others_changed(sock)
+        assert others_changed(sock) == NOTHING
         own_thread(tables.apply, ALICE)
-        own_thread(tables.apply, dict.fromkeys(ALICE), ["wg0access"])
+        own_thread(tables.apply, dict.fromkeys(ALICE), True)
         assert select.select([sock], [], [], 1)[0]
-        assert not others_changed(sock)
-        assert not others_changed(sock)
+        assert others_changed(sock) == NOTHING
+        assert others_changed(sock) == NOTHING
 
 
 @pytest.mark.parametrize("ours", ["before", "after", "both", "neither"])
@@ -261,20 +252,46 @@ def test_anothers_transaction_is_seen(tables: Tables, own_thread: Callable[..., 
     with watch() as sock:
         if ours in ("before", "both"):
             own_thread(tables.apply, ALICE)
-        nft("add element inet warren_multihop ready { wg0access }")
+        nft("add element inet warren_path client_mark4 { 10.100.0.7 : 5 }")
         if ours in ("after", "both"):
             own_thread(tables.apply, BOB)
         assert select.select([sock], [], [], 1)[0]
-        assert others_changed(sock)
-        assert not others_changed(sock), "once"
+        assert others_changed(sock) == (True, True)
+        assert others_changed(sock) == NOTHING, "once"
 
 
 @pytest.mark.usefixtures("tables")
 def test_anothers_transaction_is_seen_in_any_table() -> None:
     with watch() as sock:
-        nft("add table inet something_else")
+        nft("add table inet something_else; add chain inet something_else mine; flush table inet something_else")
         assert select.select([sock], [], [], 1)[0]
-        assert others_changed(sock)
+        assert others_changed(sock) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flush ruleset",
+        "delete table inet TABLE",
+        "flush table inet TABLE",
+        "flush chain inet TABLE input",
+        "delete rule inet TABLE input handle HANDLE",
+        "insert rule inet TABLE input accept",
+        "add chain inet TABLE mine { type filter hook input priority -100; }",
+        "add table inet TABLE { flags dormant; }",
+    ],
+)
+@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.usefixtures("netns")
+def test_a_table_of_ours_that_is_another_is_seen(damage: str, table: str) -> None:
+    load_tables(fleet(), "host-ams", table)
+    chain = json.loads(command("nft", "--json", "list", "chain", "inet", table, "input"))["nftables"]
+    handle = next(item["rule"]["handle"] for item in chain if "rule" in item)
+    with watch() as sock:
+        nft(damage.replace("TABLE", table).replace("HANDLE", str(handle)))
+        assert select.select([sock], [], [], 1)[0]
+        assert others_changed(sock) == (True, True)
+        assert others_changed(sock) == NOTHING
 
 
 def test_when_the_socket_could_not_keep_up_anything_may_have_happened(
@@ -284,8 +301,8 @@ def test_when_the_socket_could_not_keep_up_anything_may_have_happened(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for number in range(100):
             own_thread(tables.apply, {("client_mark4", ALICE4): number + 1})
-        assert others_changed(sock)
-        assert not others_changed(sock)
+        assert others_changed(sock) == (True, True)
+        assert others_changed(sock) == NOTHING
 
 
 def test_a_thread_is_not_named_after_its_process(own_thread: Callable[..., object]) -> None:

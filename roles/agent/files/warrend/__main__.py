@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .backend import Backend
 from .control import Control
 from .portal import Portal, form_key
 from .tables import TablesError
-from .visitors import IDLE_SECONDS, LimitedSite
+from .visitors import BACKEND, IDLE_SECONDS, PORTAL, LimitedSite, Limits
 
 LOG = logging.getLogger("warrend")
 FIRST_DESCRIPTOR = 3
@@ -50,16 +50,18 @@ def notify(state: str) -> None:
 async def serve(
     application: web.Application,
     listening: list[socket.socket],
-    site: Callable[[web.BaseRunner, socket.socket], web.BaseSite] = web.SockSite,
+    limits: Limits | None = None,
     keepalive_timeout: float = 75,
 ) -> web.AppRunner:
     """Answer on sockets, without a log of who asks; connections on which nobody asks end after so many seconds."""
+    open_connections: Counter[str] = Counter()
     options: dict[str, Any] = {"keepalive_timeout": keepalive_timeout, "auto_decompress": False}
     # Or 30 kB that somebody sends could become 30 MB, before anything is asked.
     runner = web.AppRunner(application, access_log=None, handle_signals=False, **options)
     await runner.setup()
     for sock in listening:
-        await site(runner, sock).start()
+        site = LimitedSite(runner, sock, limits, open_connections) if limits else web.SockSite(runner, sock)
+        await site.start()
     return runner
 
 
@@ -73,12 +75,12 @@ async def run() -> None:
         await agent.start()
         given = sockets()
         backend = Backend(agent.config, agent.leases, agent.metrics)
-        runners.append(await serve(backend.application(), given.get("backend", [])))
+        runners.append(await serve(backend.application(), given.get("backend", []), BACKEND))
         runners.append(await serve(Control(agent).application(), given.get("control", [])))
         if "portal" in given:
             key = form_key(state / "portal.key")
             portal = Portal(agent.config, agent.entry, key)
-            runners.append(await serve(portal.application(), given["portal"], LimitedSite, IDLE_SECONDS))
+            runners.append(await serve(portal.application(), given["portal"], PORTAL, IDLE_SECONDS))
         notify("READY=1")
         failed = asyncio.create_task(agent.wait())
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,7 +110,7 @@ def main() -> int:
         try:
             asyncio.run(run())
         except TablesError as error:
-            LOG.error("%s. systemd starts warrend again, and has the tables put back before", error)  # noqa: TRY400
+            LOG.error("%s, and cannot be put back. systemd starts warrend again", error)  # noqa: TRY400
             return 1
     return 0
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from .config import Config
-from .conntrack import EXIT_KIND, FORWARD_KIND, OWN_KIND, SESSION_KIND
+from .conntrack import EXIT_KIND, FORWARD_KIND, HANDLES, OWN_KIND, SESSION_KIND
 from .entry import Entry
 from .exits import Exit, http_session
-from .kernel import Kernel
+from .kernel import Kernel, put_back
 from .leases import Leases
 from .metrics import Metrics
 from .store import Store
@@ -25,6 +26,9 @@ LOG = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 60.0
 """How often the elements are compared with what they should be, even if nobody seems to have touched them."""
+
+PUT_BACK_SECONDS = 1.0
+"""So long until the next time: it takes a processor half a second."""
 
 
 class Agent:
@@ -42,31 +46,34 @@ class Agent:
         self.leases = Leases(config, self.kernel)
         self.entry = Entry(config, Store(directory / "sessions.db"), self.kernel, exits, self.metrics)
         self.metrics.gauges(self._gauges)
-        self._touched = asyncio.Event()
+        self._touched, self._damaged = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Put the sessions on disk in the kernel, let clients pass, and begin to look after them.
 
         Raises:
-            TablesGoneError: a role's table is not there.
+            TablesGoneError: the table is not there, and cannot be put back.
         """
-        live = await self.kernel.elements()
+        try:
+            live = await self.kernel.elements()
+        except TablesGoneError:
+            await put_back()
+            live = await self.kernel.elements()
         self.leases.adopt(live)
         await self.entry.load()
         self.entry.hold_again(live)
         await self.restore()
-        self._tasks = [
-            asyncio.create_task(self._guarded(each))
-            for each in (
-                self._sweep(),
-                self._audit(),
-                self.kernel.watch(self._touched.set),
-                self.leases.expire(),
-                self.entry.look(),
-                *(self.entry.keep(exit_) for exit_ in self.entry.exits.values()),
-            )
+        works: list[Callable[[], Awaitable[None]]] = [
+            self._sweep,
+            self._audit,
+            self._put_back,
+            lambda: self.kernel.watch(self._touched.set, self._damaged.set),
+            self.leases.expire,
+            self.entry.look,
+            *(partial(self.entry.keep, exit_) for exit_ in self.entry.exits.values()),
         ]
+        self._tasks = [asyncio.create_task(self._guarded(work)) for work in works]
 
     async def wait(self) -> None:
         """Wait until something that goes on by itself has failed, and raise what it failed with."""
@@ -74,9 +81,16 @@ class Agent:
         for task in done:
             task.result()
 
-    @staticmethod
-    async def _guarded(work: Awaitable[None]) -> None:
-        await work
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something that goes on by itself. Without its table it waits: `_audit` has that put back, or ends all."""
+        while True:
+            try:
+                return await work()
+            except TablesGoneError:
+                if work == self._audit:
+                    raise
+                self._touched.set()
+                await asyncio.sleep(PUT_BACK_SECONDS)
 
     async def restore(self) -> None:
         """Make the kernel's elements what they should be."""
@@ -87,11 +101,23 @@ class Agent:
         if changed:
             self.metrics.repairs.inc(len(changed))
             LOG.info("%d elements put right, of %d", len(changed), len(wanted))
-            await self.kernel.forget({address for name, address in changed if name not in FORWARD_MAPS})
-            # Those of a port that was only missing are as they should be.
+            # What was only missing let nobody pass, but for a chosen exit address.
+            maps = {key: was for key, was in changed.items() if key[0] not in FORWARD_MAPS}
+            wrong = {address for (name, address), was in maps.items() if was is not None or "choice" in name}
+            known = {self._ipv4(address) for address in wrong}
+            await self.kernel.forget(known - {""})
+            if "" in known:  # nobody's any more, so nobody else ends its flows
+                await self._sweep()
             ports = {int(port) for (name, port), was in changed.items() if name in FORWARD_MAPS and was is not None}
             if ports:
                 await self.kernel.forget_forwards(ports)
+
+    def _ipv4(self, address: str) -> str:
+        """The IPv4 address of the client or session that has an address; empty if there is none any more."""
+        if ":" not in address:
+            return address
+        client = self.config.client_at(address)
+        return client.address4 if client else self.leases.session4_of(address)
 
     def _wanted(self) -> dict[Key, Value]:
         return {**self.entry.elements(), **self.leases.elements()}
@@ -101,21 +127,36 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._touched.wait(), AUDIT_SECONDS)
             self._touched.clear()
-            await self.restore()
+            try:
+                await self.restore()
+            except TablesGoneError:
+                await put_back()
+                await self.restore()
+            if self.kernel.links_missing():
+                self._damaged.set()
+
+    async def _put_back(self) -> None:
+        """Have what others take away put back, and once at the start what they took while nobody looked."""
+        while True:
+            self._damaged.clear()
+            await put_back()
+            await self.entry.see_handshakes()
+            await asyncio.sleep(PUT_BACK_SECONDS)
+            await self._damaged.wait()
 
     async def _sweep(self) -> None:
         """Forget flows that an earlier run of the agent did not get to."""
         await self.kernel.sweep(self._wrong)
 
-    def _wrong(self, address: str, mark: int) -> bool:
-        kind = mark >> 28
+    def _wrong(self, mark: int) -> bool:
+        # Looked up, for this is asked for each flow of the host, in the kernel's thread.
+        kind, number = mark >> 28, mark % HANDLES
         if kind == FORWARD_KIND:
             return mark not in self.entry.forwards.marks
         if kind == SESSION_KIND:
-            return address not in self.leases
-        # Looked up, for this is asked for each flow of the host, in the kernel's thread.
-        client = self.config.client(address)
-        session = client is not None and client.address4 in self.entry.sessions
+            return number not in self.leases.handles
+        client4 = self.config.clients_by_handle.get(number)
+        session = client4 in self.entry.sessions
         return (kind == OWN_KIND and session) or (kind == EXIT_KIND and not session)
 
     async def check(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from importlib import resources
+from itertools import zip_longest
 from urllib.parse import parse_qsl
 
 import prometheus_client
@@ -18,8 +19,9 @@ from aiohttp import web
 
 from .answers import plain_errors, refuse
 from .config import Config, Server
-from .leases import Leases
+from .leases import Leases, SessionPair, TooManyError
 from .metrics import Metrics
+from .visitors import answered
 
 LARGEST_BODY = 256 * 1024
 MOST_SESSIONS = 1000
@@ -50,7 +52,7 @@ class Backend:
 
     def application(self) -> web.Application:
         """What listens on the control addresses."""
-        app = web.Application(middlewares=[plain_errors], client_max_size=LARGEST_BODY)
+        app = web.Application(middlewares=[answered, plain_errors], client_max_size=LARGEST_BODY)
         app.router.add_post("/mh-backend", self._call)
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/openapi.json", self._describe)
@@ -62,16 +64,20 @@ class Backend:
         except BadRequestError as error:
             return refuse(error.status, error.reason, str(error))
         exits: dict[str, str] = {}
-        if op == "start":
-            exits = await self._leases.start(entry, sessions)
-        elif op in ("renew", "tell"):
-            exits = await self._leases.renew(entry, sessions, tell=op == "tell")
-        else:
-            await self._leases.stop(sessions)
+        try:
+            if op == "start":
+                exits = await self._leases.start(entry, sessions)
+            elif op in ("renew", "tell"):
+                exits = await self._leases.renew(entry, sessions, tell=op == "tell")
+            else:
+                await self._leases.stop(sessions)
+        except TooManyError:
+            most = self._config.most_sessions
+            return refuse(429, "too_many", f"{entry.slug} has {most} sessions here, and no client of it is without one")
         return web.json_response({"exits": exits, "lease_seconds": self._config.lease_seconds})
 
-    def _read(self, request: web.Request, body: bytes) -> tuple[str, Server, list[str]]:
-        """The operation, who asks for it, and the session addresses."""
+    def _read(self, request: web.Request, body: bytes) -> tuple[str, Server, list[SessionPair]]:
+        """The operation, who asks for it, and the session addresses of each session."""
         if request.content_type != "application/x-www-form-urlencoded":
             raise BadRequestError(415, "content_type", "send a form: application/x-www-form-urlencoded")
         if "Content-Encoding" in request.headers:
@@ -87,12 +93,16 @@ class Backend:
             raise BadRequestError(403, "a_slug", f"a_slug has to be {entry.slug}, for that is who asks")
         if op in ("start", "stop") and not fields["session_ip"]:
             raise BadRequestError(400, "session_ip", "session_ip is missing")
-        sessions = [_address(text, 4) for text in fields["session_ip"]]
-        sessions += [_address(text, 6) for text in fields["session_ip6"]]
-        if not all(entry.speaks_for(address) for address in sessions):
+        sessions4 = [_address(text, 4) for text in fields["session_ip"]]
+        sessions6 = [_address(text, 6) for text in fields["session_ip6"]]
+        if not all(entry.speaks_for(address) for address in sessions4 + sessions6):
             message = f"{entry.slug} may only speak for {entry.session4} and {entry.session6}"
             raise BadRequestError(403, "session_prefix", message)
-        return op, entry, list(dict.fromkeys(sessions))
+        if sessions6 and len(sessions6) != len(sessions4):
+            raise BadRequestError(400, "session_ip6", "session_ip6 is given for each session_ip, or for none")
+        if len(set(sessions4)) != len(sessions4) or len(set(sessions6)) != len(sessions6):
+            raise BadRequestError(400, "session_ip", "a session address is given twice")
+        return op, entry, list(zip_longest(sessions4, sessions6))
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         text = prometheus_client.generate_latest(self._metrics.registry)

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .conntrack import handle
+
 PATH = Path("/etc/warren/agent.json")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -77,6 +79,7 @@ class Config:
         control4: its address on the control mesh.
         session4, session6: from where it takes session addresses for its clients.
         exit4, exit6: its exit addresses.
+        control_interface: the control mesh.
         access_interface: where its clients are.
         multihop_interface: where the sessions of other servers' clients come in.
         entry4, entry6: its entry addresses, None where it has none of a family.
@@ -87,6 +90,7 @@ class Config:
         backend_port: TCP port of the agents on the mesh.
         block_mark: the mark of a client whose exit is away.
         hold_mark: the mark of a client whose exit is about to change.
+        most_sessions: how many sessions another server may have here.
         lease_seconds: how long a session lives here, as its exit, without a renewal.
         idle_seconds: how long a session lives here, as its entry, without a handshake of its client.
         servers: the other servers, by slug.
@@ -107,16 +111,25 @@ class Config:
     portal_names: tuple[str, ...]
     forward_ports: tuple[int, int]
     reserved_ports: frozenset[int]
+    control_interface: str
     access_interface: str
     multihop_interface: str
     backend_port: int
     block_mark: int
     hold_mark: int
+    most_sessions: int
     lease_seconds: int
     idle_seconds: int
     clients_connect: bool
     servers: Mapping[str, Server]
     clients: Mapping[str, Client]
+
+    @cached_property
+    def links(self) -> frozenset[str]:
+        """The names of this server's own WireGuard links."""
+        exits = {server.interface for server in self.servers.values() if server.mark is not None}
+        clients = {self.access_interface} if self.clients_connect else set()
+        return frozenset({self.control_interface, self.multihop_interface} | clients | exits)
 
     @cached_property
     def by_control_address(self) -> dict[str, Server]:
@@ -130,6 +143,11 @@ class Config:
     @cached_property
     def _clients_by_address(self) -> dict[str, Client]:
         return {address: c for c in self.clients.values() for address in (c.address4, c.address6)}
+
+    @cached_property
+    def clients_by_handle(self) -> dict[int, str]:
+        """The IPv4 tunnel address of each client by what its flows' marks have of it."""
+        return {handle(address): address for address in self.clients}
 
     def client_at(self, address: str) -> Client | None:
         """The client whose tunnel address this is; a name that looks like one is nobody's."""
@@ -173,7 +191,7 @@ def parse(data: Mapping[str, Any]) -> Config:
         for server in data["servers"]
     ]
     clients = [Client(**client) for client in data["clients"]]
-    plain = ("access_interface", "multihop_interface", "backend_port", "block_mark", "hold_mark", "clients_connect")
+    plain = ("control_interface", "access_interface", "multihop_interface", "backend_port", "block_mark", "hold_mark")
     return Config(
         slug=here["slug"],
         label=here["label"],
@@ -189,6 +207,8 @@ def parse(data: Mapping[str, Any]) -> Config:
         forward_ports=(data["forward_ports"][0], data["forward_ports"][1]),
         reserved_ports=frozenset(data["reserved_ports"]),
         **{name: data[name] for name in plain},
+        clients_connect=data["clients_connect"],
+        most_sessions=data["most_sessions"],
         lease_seconds=data["lease_seconds"],
         idle_seconds=data["idle_seconds"],
         servers={server.slug: server for server in servers},

@@ -19,22 +19,20 @@ NETLINK_NETFILTER, SUBSYSTEM = 12, 1 << 8
 GET, DELETE = SUBSYSTEM | 1, SUBSYSTEM | 2
 REQUEST, ACK, DUMP, NESTED = 0x1, 0x4, 0x300, 0x8000
 ERROR, DONE = 2, 3
-# Attributes of an entry, of its tuple, of the tuple's addresses.
+# Attributes of an entry.
 TUPLE_ORIG, MARK, ZONE, MARK_MASK = 1, 8, 18, 21
-TUPLE_IP = 1
-SOURCE: dict[int, int] = {socket.AF_INET: 1, socket.AF_INET6: 3}
 
-# The rules of role multihop give each flow a mark that follows from the address that began it: two bits that all our
-# marks have, two that tell the kinds apart, and a hash (jhash of linux/jhash.h, scaled as nft_hash does).
-# The kernel finds entries by mark. By address it does not: its filter compares IPv6 addresses the wrong way round (in
-# ctnetlink_filter_match_tuple, seen in 6.18) and would delete the flows of everybody else.
+# The rules of role packet_path give each flow a mark: a digit for its kind, and a handle below it, which for a client
+# and for a session follows from its IPv4 address and is the same for both families. The kernel finds entries by mark.
+# By address it does not: its filter compares IPv6 addresses the wrong way round (in ctnetlink_filter_match_tuple, seen
+# in 6.18) and would delete the flows of everybody else.
 OURS, OURS_MASK = 0x4000_0000, 0xCFFF_FFFF
 WHOLE_MASK = 0xFFFF_FFFF
 FORWARD_KIND, SESSION_KIND, OWN_KIND, EXIT_KIND = 3, 5, 6, 7
-# The kinds: by a forwarded port, which its hash is of; of another server's session; of a client that leaves from here;
-# of one that leaves by an exit. The first lacks the bits of the others: what came in by a port outlives a session.
-HASHES, SEED, PORT_SEED = 0x1000_0000, 0x7761_7272, 0x7761_74F3
-# With the latter no two ports have the same hash.
+# The kinds: by a forwarded port, whose handle is the port; of another server's session; of a client that
+# leaves from here; of one that leaves by an exit. The first lacks the bit of the others: what came in by a port
+# outlives a session. Of the others, `OURS_MASK` leaves out what tells them apart.
+HANDLES = 0x1000_0000
 
 FEW = 16
 """For so many marks the kernel goes through all entries each time; for more, they are listed once."""
@@ -50,15 +48,13 @@ class Flows:
         self._socket.bind((0, 0))
         self._sequence = 0
 
-    def forget(self, sources: Collection[str]) -> None:
-        """Delete every flow that one of these addresses began.
+    def forget(self, handles: Collection[int]) -> None:
+        """Delete every flow of these clients and sessions.
 
         Raises:
             OSError: the kernel refused.
         """
-        for family in (socket.AF_INET, socket.AF_INET6):
-            packed = [socket.inet_pton(family, a) for a in sources if (":" in a) == (family == socket.AF_INET6)]
-            self._forget(family, {flow_mark(source) for source in packed}, OURS_MASK)
+        self._forget({OURS | number for number in handles}, OURS_MASK)
 
     def forget_forwards(self, ports: Collection[int]) -> None:
         """Delete every flow that came in by one of these forwarded ports.
@@ -66,31 +62,28 @@ class Flows:
         Raises:
             OSError: the kernel refused.
         """
-        for family in (socket.AF_INET, socket.AF_INET6):
-            self._forget(family, {forward_mark(port) for port in ports}, WHOLE_MASK)
+        self._forget({forward_mark(port) for port in ports}, WHOLE_MASK)
 
-    def _forget(self, family: int, marks: Collection[int], mask: int) -> None:
+    def _forget(self, marks: Collection[int], mask: int) -> None:
         if len(marks) <= FEW:
             for mark in marks:
-                self._delete(family, _number(MARK, mark) + _number(MARK_MASK, mask))
+                # Of no family, the kernel goes through both at once.
+                self._delete(socket.AF_UNSPEC, _number(MARK, mark) + _number(MARK_MASK, mask))
         else:
-            for key in [key for _source, mark, key in self._list(family) if mark & mask in marks]:
+            for family, key in [(family, key) for mark, family, key in self._list() if mark & mask in marks]:
                 self._delete(family, key)
 
-    def sweep(self, wrong: Callable[[str, int], bool], delete: bool) -> int:
+    def sweep(self, wrong: Callable[[int], bool], delete: bool) -> int:
         """Count, and delete, the flows that should not be there.
 
         Args:
-            wrong: tells from the address that began a flow, and its mark, whether it should not.
+            wrong: tells from the mark of a flow whether it should not.
             delete: False only counts.
         """
-        number = 0
-        for family in (socket.AF_INET, socket.AF_INET6):
-            listed = [key for source, mark, key in self._list(family) if wrong(socket.inet_ntop(family, source), mark)]
-            number += len(listed)
-            for key in listed if delete else ():
-                self._delete(family, key)
-        return number
+        listed = [(family, key) for mark, family, key in self._list() if wrong(mark)]
+        for family, key in listed if delete else ():
+            self._delete(family, key)
+        return len(listed)
 
     def close(self) -> None:
         """Close the socket."""
@@ -105,26 +98,25 @@ class Flows:
                     raise OSError(-code, os.strerror(-code))
                 return
 
-    def _list(self, family: int) -> Iterator[tuple[bytes, int, bytes]]:
-        """Source address, mark, and the attributes that name the entry, of each entry of a family."""
-        self._send(GET, REQUEST | DUMP, family, b"")
+    def _list(self) -> Iterator[tuple[int, int, bytes]]:
+        """Mark, family, and the attributes that name the entry, of each entry that has a mark."""
+        self._send(GET, REQUEST | DUMP, socket.AF_UNSPEC, b"")
         for kind, body in self._receive():
             if kind == DONE:
                 return
             if kind == ERROR:
                 (code,) = struct.unpack_from("=i", body)
                 raise OSError(-code, os.strerror(-code))
-            source, mark, key = b"", 0, b""
+            mark, key = 0, b""
             for attribute, start, end in _attributes(body, 4):
                 if attribute == TUPLE_ORIG:
                     key += body[start - 4 : end]
-                    source = _source(body, start, end, family)
                 elif attribute == MARK:
                     (mark,) = struct.unpack_from(">I", body, start)
                 elif attribute == ZONE:
                     key += body[start - 4 : end] + bytes(2)
-            if source:
-                yield source, mark, key
+            if mark:
+                yield mark, body[0], key
 
     def _send(self, kind: int, flags: int, family: int, attributes: bytes) -> None:
         self._sequence += 1
@@ -152,27 +144,21 @@ def _attributes(body: bytes, start: int, end: int | None = None) -> Iterator[tup
         start += max(4, (length + 3) & ~3)
 
 
-def _source(body: bytes, start: int, end: int, family: int) -> bytes:
-    for kind, first, last in _attributes(body, start, end):
-        if kind == TUPLE_IP:
-            for inner, left, right in _attributes(body, first, last):
-                if inner == SOURCE[family]:
-                    return body[left:right]
-    return b""
-
-
 def _number(kind: int, value: int) -> bytes:
     return struct.pack("=HH", 8, kind) + struct.pack(">I", value)
 
 
-def flow_mark(source: bytes) -> int:
-    """The mark of the flows that an address began, without the bits that tell their kinds apart."""
-    return OURS | jhash(source, SEED) * HASHES >> 32
+def handle(address4: str) -> int:
+    """What the marks of a client's or a session's flows have below their kind: the end of its IPv4 address.
+
+    It is another one for each in a prefix of 4 bits and more.
+    """
+    return int.from_bytes(socket.inet_aton(address4), "big") % HANDLES
 
 
 def forward_mark(port: int) -> int:
     """The mark of the flows that came in by a forwarded port."""
-    return FORWARD_KIND << 28 | jhash(struct.pack(">H", port), PORT_SEED) * HASHES >> 32
+    return FORWARD_KIND << 28 | port
 
 
 def jhash(data: bytes, seed: int) -> int:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -25,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 
 from .batches import Batches
 from .config import Client, Config, Network
+from .conntrack import EXIT_KIND, OWN_KIND, handle
 from .errors import DISK, AwayError, NoSessionError, RefusedError
 from .exits import Exit, ExitError, Pair
 from .forwards import Forwards
@@ -69,11 +71,13 @@ class Session:
     Attributes:
         row: what is on disk.
         state: see there.
+        began: when it began, or the agent did, by the monotonic clock.
         addresses: the exit addresses that the internet sees, by session address, as far as they are known.
     """
 
     row: SessionRow
     state: State
+    began: float
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,17 +99,27 @@ class Entry:
         self.choices: dict[str, ChoiceRow] = {}
         self.exit_seed: int | None = None
         self._taken: set[str] = set()
-        self._holding: dict[str, dict[Key, int]] = {}
+        self._holding: dict[str, dict[Key, Value]] = {}
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._began = time.time()
+        self._began = time.monotonic()
+        self._shaken: dict[tuple[str, str], tuple[float, float]] = {}
         self.forwards = Forwards(config, store, self._write, kernel)
         self._put = Batches(self._put_rows)
+        self._scrubbed = Batches(self._scrub)
+        self._closing = False
 
     async def _write(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
+        result = await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
+        if self._store.dirty and not self._closing:
+            self._background(self._scrubbed(None))
+        return result
+
+    async def _scrub(self, _asked: list[None]) -> None:
+        with contextlib.suppress(DiskError):  # a disk that takes nothing; the next scrub is for this one too
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._store.scrub)
 
     async def _put_rows(self, rows: list[SessionRow]) -> None:
         await self._write(self._store.put_sessions, rows)
@@ -117,7 +131,7 @@ class Entry:
         known = self._config.clients
         for row in await self._write(self._store.sessions):
             state = State.ACTIVE if row.exit in self.exits else State.BLOCKED
-            self.sessions[row.client4] = Session(row, state)
+            self.sessions[row.client4] = Session(row, state, self._began)
             self._taken |= {row.session4, row.session6}
         for choice in await self._write(self._store.choices):
             self.choices[choice.client4] = choice
@@ -161,16 +175,20 @@ class Entry:
         async with self._locks[client4]:
             held = self._holding.get(client4)
             if held is not None and client4 not in self.sessions:
-                await self._kernel.forget([address for _map, address in held])
+                await self._kernel.forget([client4])
                 del self._holding[client4]
-                await self._kernel.apply(dict.fromkeys(held))
+                await self._kernel.apply(_own_way(self._config.clients[client4]))
 
     def _is_ours(self, choice: ChoiceRow) -> bool:
         return choice.exit4 in (None, *self._config.exit4) and choice.exit6 in (None, *self._config.exit6)
 
     def elements(self) -> dict[Key, Value]:
-        """The elements that all sessions and choices need."""
-        wanted: dict[Key, Value] = {key: mark for held in self._holding.values() for key, mark in held.items()}
+        """The elements that all clients need; one that is not in the inventory has none, and leaves nowhere."""
+        wanted: dict[Key, Value] = {}
+        for client in self._config.clients.values():
+            wanted |= _own_way(client)
+        for held in self._holding.values():
+            wanted |= held
         wanted |= self.forwards.elements()
         for session in self.sessions.values():
             wanted |= {key: value for key, value in self._elements(session).items() if value is not None}
@@ -183,15 +201,20 @@ class Entry:
         exit_ = self.exits.get(row.exit)
         marks = {State.HELD: self._config.hold_mark, State.BLOCKED: self._config.block_mark}
         mark = marks.get(session.state) or (exit_.server.mark if exit_ else None) or self._config.block_mark
+        flow = EXIT_KIND << 28 | handle(row.client4)
         return {
-            **self._marks(row, mark),
+            **_marks(row, mark),
+            ("client_flow4", row.client4): flow if active else None,
+            ("client_flow6", row.client6): flow if active else None,
             ("client_session4", row.client4): row.session4 if active else None,
             ("client_session6", row.client6): row.session6 if active else None,
         }
 
-    @staticmethod
-    def _marks(row: SessionRow | ChoiceRow, mark: int) -> dict[Key, int]:
-        return {("client_mark4", row.client4): mark, ("client_mark6", row.client6): mark}
+    def _elements_without(self, session: Session) -> dict[Key, Value | None]:
+        """What its client needs when a session is no more."""
+        row = session.row
+        client = Client("", "", row.client4, row.client6)
+        return {**dict.fromkeys(self._elements(session)), **_own_way(client)}
 
     async def _set(self, session: Session, state: State) -> None:
         session.state = state
@@ -231,7 +254,7 @@ class Entry:
                 if before.state is not State.ACTIVE:
                     await self._reach(before, exit_)
                 return before
-            session = Session(self._row(client, exit_.server.slug), State.HELD)
+            session = Session(self._row(client, exit_.server.slug), State.HELD, time.monotonic())
             self.sessions[client.address4] = session
             # Held before it is on disk: see hold_again.
             await self._hold(session, before)
@@ -270,9 +293,7 @@ class Entry:
     async def _undo(self, session: Session, before: Session | None) -> None:
         """Let a held client go the way it went before."""
         self._take_back(session, before)
-        await self._kernel.apply(
-            {**dict.fromkeys(self._elements(session)), **(self._elements(before) if before else {})}
-        )
+        await self._kernel.apply(self._elements(before) if before else self._elements_without(session))
 
     def _exit(self, word: str) -> Exit:
         server = self._config.exit(word)
@@ -321,7 +342,7 @@ class Entry:
         raise AwayError(message) from error
 
     async def _forget(self, session: Session) -> None:
-        await self._kernel.forget([session.row.client4, session.row.client6])
+        await self._kernel.forget([session.row.client4])
 
     async def stop(self, client: Client, reason: str = "client") -> bool:
         """End the session of a client; return once it leaves from this server again.
@@ -345,16 +366,20 @@ class Entry:
         for session in sessions:
             session.state = State.HELD
             held |= self._elements(session)
-            over |= dict.fromkeys(self._elements(session))
+            over |= self._elements_without(session)
         try:
             await self._kernel.apply(held)
             await self._write(self._store.drop_sessions, [session.row.client4 for session in sessions])
-        except DiskError as error:
+        except (DiskError, TablesError, OSError) as error:
             for session in sessions:
-                await self._set(session, State.BLOCKED)  # and keep() lets it go on
+                session.state = State.BLOCKED  # and keep() lets it go on
                 self._news[session.row.exit].set()
+            if not isinstance(error, DiskError):
+                raise
+            for session in sessions:
+                await self._set(session, State.BLOCKED)
             raise RefusedError("disk", DISK) from error
-        await self._kernel.forget([a for s in sessions for a in (s.row.client4, s.row.client6)])
+        await self._kernel.forget([session.row.client4 for session in sessions])
         for session in sessions:  # before the elements, or whoever puts those right would add them again
             self.sessions.pop(session.row.client4, None)
         await self._kernel.apply(over)
@@ -417,11 +442,13 @@ class Entry:
                     self.choices[client.address4] = row
             except DiskError as error:
                 raise RefusedError("disk", DISK) from error
-            hold = self._holding[client.address4] = self._marks(row, self._config.hold_mark)
-            await self._kernel.apply({**_choice_elements(row), **hold})
-            await self._kernel.forget([client.address4, client.address6])
-            del self._holding[client.address4]
-            await self._kernel.apply(dict.fromkeys(hold))
+            hold = self._holding[client.address4] = _marks(row, self._config.hold_mark)
+            try:
+                await self._kernel.apply({**_choice_elements(row), **hold})
+                await self._kernel.forget([client.address4])
+            finally:  # a table that is away is put back without anybody held
+                del self._holding[client.address4]
+            await self._kernel.apply(_own_way(client))
             return None if default else row
 
     # --- what goes on by itself
@@ -470,27 +497,38 @@ class Entry:
     async def look(self) -> None:
         """See which clients and links are alive, and end the sessions of clients that are gone, until cancelled."""
         while True:
-            shaken = await self.see_handshakes()
-            if shaken:
-                await self._end_idle(shaken)
+            if await self.see_handshakes():
+                await self._end_idle()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def see_handshakes(self) -> dict[tuple[str, str], float]:
-        """See which links are alive; all handshakes by interface and public key."""
+    async def see_handshakes(self) -> bool:
+        """See which clients and links are alive. Whether that could be seen."""
         shaken = await handshakes()
+        if shaken is None:
+            for exit_ in self.exits.values():
+                exit_.shaken = None
+            return False
+        now = time.monotonic()
+        for peer, when in shaken.items():
+            # It is of the wall clock, which may be set at any time: only that it is another one says something. A link
+            # that was made anew has never shaken hands, which says nothing of its clients.
+            if when and self._shaken.get(peer, (0.0, 0.0))[0] != when:
+                self._shaken[peer] = when, now
         for exit_ in self.exits.values():
-            exit_.handshake = shaken.get((exit_.server.interface, exit_.server.public_key or ""))
-        return shaken
+            peer = exit_.server.interface, exit_.server.public_key or ""
+            exit_.shaken = self._shaken[peer][1] if shaken.get(peer) else -math.inf
+        return True
 
-    async def _end_idle(self, shaken: Mapping[tuple[str, str], float]) -> None:
-        limit = time.time() - self._config.idle_seconds
+    async def _end_idle(self) -> None:
+        limit = time.monotonic() - self._config.idle_seconds
         idle = []
         for client4 in {*self.sessions, *self.choices, *self.forwards.clients()}:
             client = self._config.clients.get(client4)
             session = self.sessions.get(client4)
-            # WireGuard forgets handshakes at a reboot: that is no reason to end a session at once.
-            shook = shaken.get((self._config.access_interface, client.public_key), 0.0) if client else 0.0
-            if client and max(shook, self._began, session.row.since if session else 0.0) < limit:
+            if client is None:
+                continue
+            shook = self._shaken.get((self._config.access_interface, client.public_key), (0.0, self._began))[1]
+            if max(shook, self._began, session.began if session else self._began) < limit:
                 idle.append(client)
         for start in range(0, len(idle), IDLE_AT_ONCE):
             batch = idle[start : start + IDLE_AT_ONCE]
@@ -521,10 +559,21 @@ class Entry:
 
     async def close(self) -> None:
         """Finish what is under way."""
+        self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._disk.shutdown()
         self._store.close()
+
+
+def _marks(row: SessionRow | ChoiceRow, mark: int) -> dict[Key, Value]:
+    return {("client_mark4", row.client4): mark, ("client_mark6", row.client6): mark}
+
+
+def _own_way(client: Client) -> dict[Key, Value]:
+    """What has a client leave from this server."""
+    mark = OWN_KIND << 28 | handle(client.address4)
+    return {("client_mark4", client.address4): mark, ("client_mark6", client.address6): mark}
 
 
 def _choice_elements(row: ChoiceRow) -> dict[Key, Value | None]:

@@ -183,4 +183,9 @@ class Forwards:
 
 
 def _elements(row: ForwardRow) -> dict[Key, Value]:
-    return {("forward4", str(row.port)): row.client4, ("forward6", str(row.port)): row.client6}
+    port = str(row.port)
+    return {
+        ("forward4", port): row.client4,
+        ("forward6", port): row.client6,
+        ("forward_flow", port): forward_mark(row.port),
+    }

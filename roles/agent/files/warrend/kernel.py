@@ -9,13 +9,15 @@ Changes of elements go through one thread, one after the other; flows through an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from . import links
 from .batches import Batches
 from .config import Config
-from .conntrack import Flows
+from .conntrack import Flows, handle
 from .tables import Key, Tables, Value, others_changed, watch
 
 SETTLE_SECONDS = 0.02
@@ -23,6 +25,9 @@ SETTLE_SECONDS = 0.02
 
 HANDSHAKES = "/run/warrend-handshakes.sock"
 """``wg show all latest-handshakes``, run by root for whoever connects."""
+
+RESTORE = "/run/warrend-restore.sock"
+"""Whoever connects has root put back what the last run of site.yml wanted, and hears no more once that is done."""
 
 T = TypeVar("T")
 
@@ -35,8 +40,8 @@ class Kernel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel", initializer=Tables.own_thread)
         # Going through all flows takes its time: no client waits for that to be held.
         self._flow_thread = ThreadPoolExecutor(1, thread_name_prefix="flows")
-        self._gate = {config.access_interface} if config.clients_connect else set()
         self._tables = Tables(config.clients_connect)
+        self._links = config.links
         self._flows = Flows()
         self._applied = Batches(self._apply)
         self._forgotten = Batches(self._forget)
@@ -60,7 +65,7 @@ class Kernel:
         await self._run(self._tables.apply, {key: value for wanted in batch for key, value in wanted.items()})
 
     async def restore(self, wanted: Mapping[Key, Value]) -> dict[Key, Value | None]:
-        """Make the elements just those that are wanted, and let clients pass from then on.
+        """Make the elements just those that are wanted.
 
         Returns:
             What was there instead of those that were not as wanted, None for nothing.
@@ -71,18 +76,17 @@ class Kernel:
         live = self._tables.read()
         changes: dict[Key, Value | None] = {key: value for key, value in wanted.items() if live.get(key) != value}
         changes |= {key: None for key in live if key not in wanted}
-        closed = self._gate - self._tables.gates()
-        if changes or closed:
-            # The gate opens with all of them: tables that were loaded anew since they were read have none.
-            self._tables.apply({**wanted, **changes} if closed else changes, closed)
+        if changes:
+            # What lets a client pass comes together with all the rest: a table that was loaded anew since has none.
+            self._tables.apply({**wanted, **changes}, anyway=True)
         return {key: live.get(key) for key in changes}
 
     async def forget(self, addresses: Iterable[str]) -> None:
-        """Forget every flow that one of these addresses began."""
+        """Forget every flow, of both families, of clients or sessions, named by their IPv4 addresses."""
         await self._forgotten(addresses)
 
     async def _forget(self, batch: list[Iterable[str]]) -> None:
-        await self._run_slowly(self._flows.forget, [address for addresses in batch for address in addresses])
+        await self._run_slowly(self._flows.forget, {handle(address) for addresses in batch for address in addresses})
 
     async def forget_forwards(self, ports: Iterable[int]) -> None:
         """Forget every flow that came in by one of these forwarded ports."""
@@ -95,29 +99,46 @@ class Kernel:
         """See ``Tables.exit_seed``."""
         return await self._run(self._tables.exit_seed)
 
-    async def sweep(self, wrong: Callable[[str, int], bool], delete: bool = True) -> int:
+    async def sweep(self, wrong: Callable[[int], bool], delete: bool = True) -> int:
         """Count and delete flows that should not be there, see ``Flows.sweep``."""
         return await self._run_slowly(self._flows.sweep, wrong, delete)
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Call a function whenever somebody else has changed anything in nftables. Runs until it is cancelled."""
+    async def watch(self, changed: Callable[[], None], damaged: Callable[[], None]) -> None:
+        """Watch what others do, until it is cancelled.
+
+        Args:
+            changed: called whenever somebody else has changed anything in nftables.
+            damaged: called whenever a table, a link, a route or a routing rule of ours is not what it was.
+        """
         loop, seen = asyncio.get_running_loop(), asyncio.Event()
-        sock = watch()
+        with watch() as tables, links.watch() as network:
 
-        def look() -> None:
-            if others_changed(sock):
-                seen.set()
+            def look() -> None:
+                foreign, ours = others_changed(tables)
+                if foreign:
+                    seen.set()
+                if ours:
+                    damaged()
 
-        loop.add_reader(sock, look)
-        try:
-            while True:
-                await seen.wait()
-                await asyncio.sleep(SETTLE_SECONDS)
-                seen.clear()
-                changed()
-        finally:
-            loop.remove_reader(sock)
-            sock.close()
+            def look_at_links() -> None:
+                if links.damaged(network, self._links):
+                    damaged()
+
+            loop.add_reader(tables, look)
+            loop.add_reader(network, look_at_links)
+            try:
+                while True:
+                    await seen.wait()
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    seen.clear()
+                    changed()
+            finally:
+                loop.remove_reader(tables)
+                loop.remove_reader(network)
+
+    def links_missing(self) -> bool:
+        """Whether a link of ours is not there."""
+        return links.missing(self._links)
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -126,16 +147,29 @@ class Kernel:
         self._flows.close()
 
 
-async def handshakes() -> dict[tuple[str, str], float]:
+async def handshakes() -> dict[tuple[str, str], float] | None:
     """When each WireGuard peer last shook hands: Unix time by interface and public key, 0 for never.
 
-    Nothing else of wg(8) gets here: the clients' real addresses are in it. Empty if nobody answers.
+    Nothing else of wg(8) gets here: the clients' real addresses are in it. None if nobody answers.
     """
     try:
-        reader, writer = await asyncio.open_unix_connection(HANDSHAKES)
-        listing = await reader.read()
-        writer.close()
+        listing = await _asked(HANDSHAKES)
     except OSError:
-        return {}
+        return None
     rows = [line.split("\t") for line in listing.decode().splitlines()]
     return {(interface, key): float(seconds) for interface, key, seconds in rows}
+
+
+async def put_back() -> None:
+    """Have root put back tables, links, routes and rules that somebody has taken away; return once that was tried."""
+    with contextlib.suppress(OSError):
+        await _asked(RESTORE)
+
+
+async def _asked(path: str) -> bytes:
+    """All that the service behind a socket says."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()

@@ -9,10 +9,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import Config, Server
+from .conntrack import SESSION_KIND, handle
 from .kernel import Kernel
 from .tables import Key, Value
 
@@ -26,93 +28,121 @@ AT_ONCE = 500
 """So many sessions end in one transaction, so that others find a gap."""
 
 
+class TooManyError(Exception):
+    """An entry wants more sessions here than it can have clients for."""
+
+
 @dataclass
 class Lease:
-    """One session address.
+    """One session.
 
     Attributes:
         entry: slug of the server it belongs to.
-        exit: the exit address it leaves from.
+        session6: its IPv6 session address, if it has one.
+        exit4, exit6: the exit addresses it leaves from; none for a family that it or this server lacks.
         until: when it ends unless it is renewed, by the monotonic clock.
     """
 
     entry: str
-    exit: str
+    session6: str | None
+    exit4: str
+    exit6: str | None
     until: float
 
 
+SessionPair = tuple[str, str | None]
+"""The IPv4 session address, by which a session is known here, and the IPv6 one."""
+
+
 class Leases:
-    """All session addresses that leave from here; those of IPv4 and IPv6 are alike."""
+    """All sessions that leave from here, by IPv4 session address."""
 
     def __init__(self, config: Config, kernel: Kernel) -> None:
         """Start with none; :meth:`adopt` takes over what is there."""
         self._config, self._kernel = config, kernel
         self._leases: dict[str, Lease] = {}
+        self._session4: dict[str, str] = {}
+        self._numbers: Counter[str] = Counter()
         self._lock = asyncio.Lock()
+        self.handles: set[int] = set()
 
     def elements(self) -> dict[Key, Value]:
         """The elements that the leases need."""
-        return {_key(address): lease.exit for address, lease in self._leases.items()}
+        wanted: dict[Key, Value] = {}
+        for session4, lease in self._leases.items():
+            wanted |= _elements(session4, lease)
+        return wanted
 
     def count(self) -> dict[str, int]:
         """How many sessions each entry has here."""
-        numbers = dict.fromkeys(self._config.servers, 0)
-        for address, lease in self._leases.items():
-            if ":" not in address:
-                numbers[lease.entry] = numbers.get(lease.entry, 0) + 1
-        return numbers
+        return {slug: self._numbers[slug] for slug in self._config.servers}
 
     def adopt(self, live: Mapping[Key, Value]) -> None:
         """Take over the elements that an earlier run of the agent left: their entries will renew them, or they end."""
-        for (name, address), value in live.items():
-            entry = self.entry_of(address) if name.startswith("session_exit") else None
-            if entry is not None and value in self._exits(address):
-                self._leases[address] = Lease(entry.slug, str(value), self._deadline())
-
-    def __contains__(self, address: str) -> bool:
-        """Whether a session address leaves from here."""
-        return address in self._leases
+        session6_of = {mark: address for (name, address), mark in live.items() if name == "session_flow6"}
+        for (name, session4), exit4 in live.items():
+            entry = self.entry_of(session4) if name == "session_exit4" else None
+            if entry is None or exit4 not in self._config.exit4:
+                continue
+            session6 = session6_of.get(_mark(session4))
+            exit6 = live.get(("session_exit6", session6)) if session6 else None
+            if session6 and (exit6 not in self._config.exit6 or not entry.speaks_for(session6)):
+                session6 = exit6 = None
+            lease = Lease(entry.slug, session6, str(exit4), str(exit6) if exit6 else None, self._deadline())
+            self._keep(session4, lease)
 
     def entry_of(self, address: str) -> Server | None:
         """The server whose session address this is."""
         servers = self._config.servers.values()
         return next((server for server in servers if server.speaks_for(address)), None)
 
-    async def start(self, entry: Server, addresses: Iterable[str]) -> dict[str, str]:
-        """Let a session leave from here, from exit addresses picked at random.
+    def session4_of(self, session6: str) -> str:
+        """The IPv4 session address of the session that has an IPv6 one; empty if there is none."""
+        return self._session4.get(session6, "")
 
-        One that was there under these addresses ends: it may have been somebody else's.
+    async def start(self, entry: Server, pairs: Sequence[SessionPair]) -> dict[str, str]:
+        """Let sessions leave from here, from exit addresses picked at random.
+
+        One that was there under one of these addresses ends: it may have been somebody else's.
 
         Returns:
             Exit address by session address; a family that this server lacks is left out.
+
+        Raises:
+            TooManyError: see there. Nothing was changed.
         """
         async with self._lock:
-            await self._end([address for address in addresses if address in self._leases])
-            return await self._add(entry, addresses)
+            return await self._add(entry, pairs)
 
-    async def renew(self, entry: Server, addresses: Iterable[str], tell: bool = False) -> dict[str, str]:
+    async def renew(self, entry: Server, pairs: Iterable[SessionPair], tell: bool = False) -> dict[str, str]:
         """Keep sessions; those that are not there, for this server was restarted or did not hear of them, are made.
 
         Returns:
             Exit address by session address, of those that were made; with ``tell``, of all.
+
+        Raises:
+            TooManyError: see there. Those that were there are kept.
         """
         async with self._lock:
             deadline, missing = self._deadline(), []
             told: dict[str, str] = {}
-            for address in addresses:
-                lease = self._leases.get(address)
-                if lease is None:
-                    missing.append(address)
+            for session4, session6 in pairs:
+                lease = self._leases.get(session4)
+                if lease and not lease.session6 and session6 not in self._session4 and not self._config.exit6:
+                    # The kernel has nothing of IPv6 here, from which an agent that starts could know it.
+                    self._keep6(session4, lease, session6)
+                if lease is None or lease.session6 != session6:
+                    missing.append((session4, session6))
                 else:
                     lease.until = deadline
                     if tell:
-                        told[address] = lease.exit
+                        told |= _answer(session4, lease)
             return told | await self._add(entry, missing)
 
-    async def stop(self, addresses: Iterable[str]) -> int:
-        """End sessions. Returns how many addresses there were."""
+    async def stop(self, pairs: Iterable[SessionPair]) -> int:
+        """End sessions. Returns how many there were."""
         async with self._lock:
-            known = [address for address in addresses if address in self._leases]
+            known = [session4 for session4, _session6 in pairs if session4 in self._leases]
             await self._end(known)
             return len(known)
 
@@ -121,39 +151,78 @@ class Leases:
         while True:
             await asyncio.sleep(EXPIRE_SECONDS)
             now = time.monotonic()
-            over = [address for address, lease in self._leases.items() if lease.until < now]
+            over = [session4 for session4, lease in self._leases.items() if lease.until < now]
             for start in range(0, len(over), AT_ONCE):
                 async with self._lock:
                     now = time.monotonic()  # some may have been renewed since
-                    batch = [a for a in over[start : start + AT_ONCE] if a in self._leases]
-                    await self._end([address for address in batch if self._leases[address].until < now])
+                    batch = [session4 for session4 in over[start : start + AT_ONCE] if session4 in self._leases]
+                    await self._end([session4 for session4 in batch if self._leases[session4].until < now])
             if over:
-                LOG.info("%d session addresses were not renewed in time and ended", len(over))
+                LOG.info("%d sessions were not renewed in time and ended", len(over))
 
-    async def _add(self, entry: Server, addresses: Iterable[str]) -> dict[str, str]:
-        made = {address: CHOOSE(exits) for address in addresses if (exits := self._exits(address))}
-        if made:
-            # Noted first, so that whoever puts elements right meanwhile does not take them for surplus.
-            deadline = self._deadline()
-            self._leases |= {address: Lease(entry.slug, leaving, deadline) for address, leaving in made.items()}
-            await self._kernel.apply({_key(address): leaving for address, leaving in made.items()})
-        return made
+    async def _add(self, entry: Server, pairs: Sequence[SessionPair]) -> dict[str, str]:
+        if not pairs:
+            return {}
+        known = {self._session4.get(session6 or "", session4) for session4, session6 in pairs}
+        before = {session4 for session4 in known | {pair[0] for pair in pairs} if session4 in self._leases}
+        if self._numbers[entry.slug] - len(before) + len(pairs) > self._config.most_sessions:
+            raise TooManyError
+        await self._end(before)
+        # Noted first, so that whoever puts elements right meanwhile does not take them for surplus.
+        deadline = self._deadline()
+        wanted: dict[Key, Value] = {}
+        told: dict[str, str] = {}
+        for session4, session6 in pairs:
+            exit6 = CHOOSE(self._config.exit6) if session6 and self._config.exit6 else None
+            lease = Lease(entry.slug, session6, CHOOSE(self._config.exit4), exit6, deadline)
+            self._keep(session4, lease)
+            wanted |= _elements(session4, lease)
+            told |= _answer(session4, lease)
+        await self._kernel.apply(wanted)
+        return told
 
-    async def _end(self, addresses: list[str]) -> None:
-        if not addresses:
+    async def _end(self, sessions: Collection[str]) -> None:
+        if not sessions:
             return
-        for address in addresses:
-            del self._leases[address]
+        surplus: dict[Key, Value | None] = {}
+        for session4 in sessions:
+            lease = self._leases.pop(session4)
+            surplus |= dict.fromkeys(_elements(session4, lease))
+            self._session4.pop(lease.session6 or "", None)
+            self._numbers[lease.entry] -= 1
+            self.handles.discard(handle(session4))
         # The element first: what comes then finds no exit address and is dropped.
-        await self._kernel.apply({_key(address): None for address in addresses})
-        await self._kernel.forget(addresses)
+        await self._kernel.apply(surplus)
+        await self._kernel.forget(sessions)
 
-    def _exits(self, address: str) -> tuple[str, ...]:
-        return self._config.exit6 if ":" in address else self._config.exit4
+    def _keep(self, session4: str, lease: Lease) -> None:
+        self._leases[session4] = lease
+        self._numbers[lease.entry] += 1
+        self.handles.add(handle(session4))
+        self._keep6(session4, lease, lease.session6)
+
+    def _keep6(self, session4: str, lease: Lease, session6: str | None) -> None:
+        lease.session6 = session6
+        if session6:
+            self._session4[session6] = session4
 
     def _deadline(self) -> float:
         return time.monotonic() + self._config.lease_seconds
 
 
-def _key(address: str) -> Key:
-    return ("session_exit6" if ":" in address else "session_exit4", address)
+def _mark(session4: str) -> int:
+    return SESSION_KIND << 28 | handle(session4)
+
+
+def _elements(session4: str, lease: Lease) -> dict[Key, Value]:
+    wanted: dict[Key, Value] = {("session_flow4", session4): _mark(session4), ("session_exit4", session4): lease.exit4}
+    if lease.session6 and lease.exit6:
+        wanted |= {
+            ("session_flow6", lease.session6): _mark(session4),
+            ("session_exit6", lease.session6): lease.exit6,
+        }
+    return wanted
+
+
+def _answer(session4: str, lease: Lease) -> dict[str, str]:
+    return {session4: lease.exit4} | ({lease.session6: lease.exit6} if lease.session6 and lease.exit6 else {})

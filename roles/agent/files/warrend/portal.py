@@ -31,7 +31,7 @@ from .entry import Entry
 from .errors import AwayError, NoSessionError, RefusedError
 from .pages import STATIC, Pages
 from .views import exit_view, forward_view, way_view
-from .visitors import Limited, Rate
+from .visitors import Rate, arrived
 
 LARGEST_BODY = 4096
 LARGE_PAGE = 8192
@@ -173,9 +173,8 @@ class Portal:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        protocol = request.transport.get_protocol() if request.transport else None
-        if isinstance(protocol, Limited) and not request.can_read_body:
-            protocol.arrived()
+        if not request.can_read_body:
+            arrived(request)
         self._refuse_strangers(request)
         client = self._client(request)
         seconds = self._requests.wait(client.address4)
@@ -191,8 +190,7 @@ class Portal:
                 await asyncio.wait_for(request.read(), BODY_SECONDS)  # and the request keeps it
             except TimeoutError:
                 raise DeniedError(408, "slow", "That took too long", "Try again.") from None
-            if isinstance(protocol, Limited):
-                protocol.arrived()
+            arrived(request)
         return await handler(request)
 
     def _refuse_strangers(self, request: web.Request) -> None:

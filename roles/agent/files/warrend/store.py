@@ -58,7 +58,13 @@ DiskError = sqlite3.Error
 
 
 class Store:
-    """The database. Every method blocks until what it wrote is on the disk; one thread at a time."""
+    """The database. Every method blocks until what it wrote is on the disk; one thread at a time.
+
+    What is no more stays in the log beside the database until it is scrubbed.
+
+    Attributes:
+        dirty: whether there is something to scrub.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or make it."""
@@ -66,7 +72,10 @@ class Store:
         # A session that a power cut forgets would let its client leave from the entry.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        # What is deleted is overwritten, here and by `scrub`.
+        self._db.execute("PRAGMA secure_delete = ON")
         self._db.executescript(SCHEMA)
+        self.scrub()
 
     def sessions(self) -> list[SessionRow]:
         """All sessions."""
@@ -86,7 +95,10 @@ class Store:
         others = "client6 = excluded.client6, exit = excluded.exit, session4 = excluded.session4, "
         others += "session6 = excluded.session6, since = excluded.since"
         statement = f"INSERT INTO session VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (client4) DO UPDATE SET {others}"
-        self._many(statement, [astuple(row) for row in rows])
+        listed = [astuple(row) for row in rows]
+        marks = ", ".join("?" * len(listed))
+        known = self._db.execute(f"SELECT 1 FROM session WHERE client4 IN ({marks})", [row[0] for row in listed])
+        self._many(statement, listed, known.fetchone() is not None)
 
     def put_choice(self, row: ChoiceRow) -> None:
         """Add a choice, or replace that of the same client."""
@@ -108,11 +120,18 @@ class Store:
         """Forget forwarded ports."""
         self._many("DELETE FROM forward WHERE port = ?", [(port,) for port in ports])
 
+    def scrub(self) -> None:
+        """Empty the log beside the database: of what was deleted or replaced, nothing is on the disk any more."""
+        self.dirty = False
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close it."""
         self._db.close()
 
-    def _many(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+    def _many(self, statement: str, rows: list[tuple[object, ...]], ends: bool = True) -> None:
+        """Do something with each row; ``ends`` says whether something that was there may be no more."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(statement, rows)
+        self.dirty = self.dirty or ends

@@ -8,7 +8,6 @@ One transaction of libnftables for each change, over all maps it touches: all or
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
@@ -19,12 +18,10 @@ from typing import Any
 
 import nftables
 
-MULTIHOP_TABLE, ACCESS_TABLE = "warren_multihop", "warren_access"
-ENTRY_MAPS = ("client_mark4", "client_mark6", "client_session4", "client_session6")
-EXIT_MAPS = ("session_exit4", "session_exit6")
-CHOICE_MAPS = ("client_choice4", "client_choice6")
-FORWARD_MAPS = ("forward4", "forward6")
-GATE = "ready"
+TABLE = "warren_path"
+CLIENT_MAPS = tuple(f"client_{name}{family}" for name in ("mark", "flow", "session", "choice") for family in "46")
+FORWARD_MAPS = ("forward4", "forward6", "forward_flow")
+SESSION_MAPS = tuple(f"session_{name}{family}" for name in ("flow", "exit") for family in "46")
 
 # The name of the thread whose transactions are ours: the kernel reports who made each (NFTA_GEN_PROC_NAME).
 THREAD = "warrend-nft"
@@ -39,18 +36,17 @@ class TablesError(Exception):
 
 
 class TablesGoneError(TablesError):
-    """A table that a role made is not there any more."""
+    """The table that a role made is not there any more."""
 
 
 class Tables:
     """The live elements, and a copy of them to compute changes from."""
 
     def __init__(self, clients: bool) -> None:
-        """``clients`` says whether this server has clients, and so the table of the role access."""
+        """``clients`` says whether this server has clients, and so maps of them."""
         self._nft = nftables.Nftables()
         self._nft.set_json_output(True)
-        names = dict.fromkeys(ENTRY_MAPS + EXIT_MAPS, MULTIHOP_TABLE)
-        self._table_of = {**names, **(dict.fromkeys(CHOICE_MAPS + FORWARD_MAPS, ACCESS_TABLE) if clients else {})}
+        self._maps = SESSION_MAPS + (CLIENT_MAPS + FORWARD_MAPS if clients else ())
         self._live: dict[str, dict[str, Value]] = {}
 
     @staticmethod
@@ -64,14 +60,9 @@ class Tables:
         Raises:
             TablesGoneError: a map is not there.
         """
-        for name, table in self._table_of.items():
-            listed = self._list("map", table, name)
-            self._live[name] = {str(key): value for key, value in listed.get("elem", ())}
+        for name in self._maps:
+            self._live[name] = {str(key): value for key, value in self._list(name).get("elem", ())}
         return {(name, key): value for name, found in self._live.items() for key, value in found.items()}
-
-    def gates(self) -> set[str]:
-        """The interfaces whose clients may leave."""
-        return set(self._list("set", MULTIHOP_TABLE, GATE).get("elem", ()))
 
     def exit_seed(self) -> int:
         """The number from which the exit address of a client that has chosen none follows; it is secret.
@@ -79,49 +70,45 @@ class Tables:
         Raises:
             TablesGoneError: the table is not there, or has no such number.
         """
-        chain = {"family": "inet", "table": ACCESS_TABLE, "name": "postrouting"}
+        chain = _of_table("client_as_exit")
         code, output, _error = self._nft.json_cmd({"nftables": [{"list": {"chain": chain}}]})
         found = re.search(r'"seed": ?(\d+)', output if isinstance(output, str) else json.dumps(output))
         if code or not found:
-            raise TablesGoneError(f"chain postrouting of table {ACCESS_TABLE} does not say how exit addresses follow")
+            raise TablesGoneError(f"chain {chain['name']} of table {TABLE} does not say how exit addresses follow")
         return int(found[1])
 
-    def apply(self, wanted: Mapping[Key, Value | None], opened: Iterable[str] = ()) -> None:
+    def apply(self, wanted: Mapping[Key, Value | None], anyway: bool = False) -> None:
         """Give elements their wanted values, None for none, in one transaction.
 
         Args:
             wanted: the elements that are to change; others stay.
-            opened: interfaces whose clients may leave from now on; all wanted elements are there then, whatever the
-                copy says.
+            anyway: all wanted elements are there then, whatever the copy says.
 
         Raises:
             TablesError: nothing was changed.
         """
-        if not self._try(wanted, opened):
+        if not self._try(wanted, anyway):
             return
         # Somebody else was there: take what is live now as the start, once.
         self.read()
-        failure = self._try(wanted, opened)
+        failure = self._try(wanted, anyway)
         if failure:
             raise TablesError(failure)
 
-    def _try(self, wanted: Mapping[Key, Value | None], opened: Iterable[str]) -> str:
+    def _try(self, wanted: Mapping[Key, Value | None], anyway: bool) -> str:
         """What went wrong; empty if nothing did."""
         deleted: dict[str, list[Any]] = {}
         added: dict[str, list[Any]] = {}
-        opened = list(opened)
         for (name, key), value in wanted.items():
             current = self._live[name].get(key)
-            if current == value and not opened:
+            if current == value and not anyway:
                 continue
             if current not in (None, value):
                 deleted.setdefault(name, []).append(key)
             if value is not None:
                 added.setdefault(name, []).append([key, value])
-        commands = [{"delete": self._element(name, keys)} for name, keys in deleted.items()]
-        commands += [{"add": self._element(name, pairs)} for name, pairs in added.items()]
-        if opened:
-            commands.append({"add": {"element": {**_in(MULTIHOP_TABLE, GATE), "elem": opened}}})
+        commands = [{"delete": _elements(name, keys)} for name, keys in deleted.items()]
+        commands += [{"add": _elements(name, pairs)} for name, pairs in added.items()]
         if not commands:
             return ""
         code, _output, error = self._nft.json_cmd({"nftables": commands})
@@ -134,20 +121,21 @@ class Tables:
                 self._live[name][key] = value
         return ""
 
-    def _element(self, name: str, elements: list[Any]) -> dict[str, Any]:
-        return {"element": {**_in(self._table_of[name], name), "elem": elements}}
-
-    def _list(self, kind: str, table: str, name: str) -> dict[str, Any]:
-        code, output, error = self._nft.json_cmd({"nftables": [{"list": {kind: _in(table, name)}}]})
+    def _list(self, name: str) -> dict[str, Any]:
+        code, output, error = self._nft.json_cmd({"nftables": [{"list": {"map": _of_table(name)}}]})
         if code:
-            raise TablesGoneError(f"nftables {kind} {name} of table {table}: {_without_elements(error)}")
+            raise TablesGoneError(f"nftables map {name} of table {TABLE}: {_without_elements(error)}")
         data = json.loads(output) if isinstance(output, str) else output
-        found: dict[str, Any] = next(item[kind] for item in data["nftables"] if kind in item)
+        found: dict[str, Any] = next(item["map"] for item in data["nftables"] if "map" in item)
         return found
 
 
-def _in(table: str, name: str) -> dict[str, str]:
-    return {"family": "inet", "table": table, "name": name}
+def _of_table(name: str) -> dict[str, str]:
+    return {"family": "inet", "table": TABLE, "name": name}
+
+
+def _elements(name: str, elements: list[Any]) -> dict[str, Any]:
+    return {"element": {**_of_table(name), "elem": elements}}
 
 
 def _without_elements(error: str) -> str:
@@ -158,6 +146,15 @@ def _without_elements(error: str) -> str:
 
 NETLINK_NETFILTER, SOL_NETLINK, ADD_MEMBERSHIP = 12, 270, 1
 GROUP_NFTABLES, NEWGEN, PROC_NAME = 7, (10 << 8) | 15, 3
+TABLE_NAME = 1
+STRUCTURE = {(10 << 8) | number for number in (0, 2, 3, 5, 6, 8, 11)}
+"""What takes tables, chains, rules and sets away, or adds any of the first three (nf_tables.h); it names its table."""
+
+ELEMENTS = {(10 << 8) | number for number in (12, 14)}
+"""What adds elements, or takes them away: the agent's own work too."""
+
+OURS = "warren_"
+"""What the names of the collection's tables begin with."""
 
 
 def watch() -> socket.socket:
@@ -168,30 +165,47 @@ def watch() -> socket.socket:
     return sock
 
 
-def others_changed(sock: socket.socket) -> bool:
-    """Whether any of the transactions that a watching socket has to report was not ours."""
-    foreign = False
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            try:
-                data = sock.recv(1 << 18)
-            except OSError as error:
-                if isinstance(error, BlockingIOError):
-                    raise
-                return True  # it could not keep up (ENOBUFS): anything may have happened
-            foreign = any(name != THREAD for name in _makers(data)) or foreign
-    return foreign
+def others_changed(sock: socket.socket) -> tuple[bool, bool]:
+    """What a watching socket has to report: whether any transaction was not ours, and whether a table of ours is other.
+
+    The agent changes elements only; whatever else becomes of a table is somebody else's doing.
+    """
+    foreign = damaged = elements = False
+    for data in datagrams(sock):
+        if data is None:
+            return True, True
+        for kind, attributes in _messages(data):
+            if kind == NEWGEN:  # the last of a transaction
+                others = attributes.get(PROC_NAME, "") != THREAD
+                foreign, damaged, elements = foreign or others, damaged or (others and elements), False
+            elif attributes.get(TABLE_NAME, "").startswith(OURS):
+                damaged, elements = damaged or kind in STRUCTURE, elements or kind in ELEMENTS
+    return foreign, damaged
 
 
-def _makers(data: bytes) -> Iterable[str]:
-    """The names of the threads that made the transactions in a netlink datagram."""
+def datagrams(sock: socket.socket) -> Iterable[bytes | None]:
+    """All that a netlink socket has to report now; None where it could not keep up (ENOBUFS)."""
+    while True:
+        try:
+            yield sock.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            yield None
+
+
+def _messages(data: bytes) -> Iterable[tuple[int, dict[int, str]]]:
+    """Kind and first attributes, as texts, of each message in a netlink datagram that says something here."""
     offset = 0
     while offset + 16 <= len(data):
         length, kind = struct.unpack_from("=IH", data, offset)
         position, end = offset + 20, offset + length
-        while kind == NEWGEN and position + 4 <= end:
+        found: dict[int, str] = {}
+        while (kind == NEWGEN or kind in STRUCTURE or kind in ELEMENTS) and position + 4 <= end:
             size, attribute = struct.unpack_from("=HH", data, position)
-            if attribute == PROC_NAME:
-                yield data[position + 4 : position + size].rstrip(b"\0").decode(errors="replace")
+            if attribute in (TABLE_NAME, PROC_NAME):
+                found[attribute] = data[position + 4 : position + size].rstrip(b"\0").decode(errors="replace")
             position += max(4, (size + 3) & ~3)
+        if found:
+            yield kind, found
         offset += max(16, (length + 3) & ~3)

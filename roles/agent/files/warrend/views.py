@@ -57,7 +57,7 @@ def way_view(config: Config, entry: Entry, client: Client) -> dict[str, Any]:
 
 
 def default_exit(addresses: Sequence[str], client: str, seed: int | None) -> str | None:
-    """The exit address of a client that has chosen none, as the rules of role access find it; None if not known.
+    """The exit address of a client that has chosen none, as the rules of role packet_path find it; None if not known.
 
     Args:
         addresses: the server's exit addresses of one family, in the order of the rules.

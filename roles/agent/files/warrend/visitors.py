@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the warren.vpn authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps whoever talks to the portal from holding it up: so many connections, so many bytes, so long, so often."""
+"""Keeps whoever talks to the agent from holding it up: so many connections, so many bytes, so long, so often."""
 
 from __future__ import annotations
 
@@ -9,18 +9,40 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohttp import web
 
-MOST_CONNECTIONS = 16
-"""Of one client address. A browser opens six."""
+from .answers import Handler
 
-MOST_BYTES = 32 * 1024
-"""Of one request, headers and body."""
+
+@dataclass(frozen=True)
+class Limits:
+    """What those who connect may take.
+
+    Attributes:
+        connections: of one address.
+        together: of all. The sum of all limits leaves descriptors for `warrenctl` (LimitNOFILE of warrend.service).
+        request: bytes of one request, headers and body.
+    """
+
+    connections: int
+    together: int
+    request: int
+
+
+PORTAL = Limits(connections=16, together=12_000, request=32 * 1024)
+"""A browser opens six."""
+
+BACKEND = Limits(connections=32, together=3_000, request=320 * 1024)
+"""Another server opens eight, and has 1,000 sessions in one call."""
 
 PATIENCE_SECONDS = 10.0
 """So long may a request take to arrive, and its answer to be taken."""
+
+ALL = ""
+"""Under which the connections of all addresses are counted."""
 
 IDLE_SECONDS = 15.0
 """So long may a connection be there after an answer, for the next request."""
@@ -29,9 +51,9 @@ IDLE_SECONDS = 15.0
 class Limited(asyncio.Protocol):
     """A connection that ends if its peer sends too much or too slowly; otherwise, aiohttp's."""
 
-    def __init__(self, inner: asyncio.Protocol, open_connections: Counter[str]) -> None:
-        """Nobody is there yet."""
-        self._inner, self._open = inner, open_connections
+    def __init__(self, inner: asyncio.Protocol, limits: Limits, open_connections: Counter[str]) -> None:
+        """Nobody is there yet. All that share limits share the count of their connections, by address."""
+        self._inner, self._limits, self._open = inner, limits, open_connections
         self._transport: asyncio.Transport | None = None
         self._peer, self._bytes = "", 0
         self._deadline: asyncio.TimerHandle | None = None
@@ -39,15 +61,18 @@ class Limited(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, unless this peer has enough."""
         transport = cast("asyncio.Transport", transport)
-        self._peer = str(transport.get_extra_info("peername")[0])
-        if self._open[self._peer] >= MOST_CONNECTIONS:
+        name = transport.get_extra_info("peername")
+        self._peer = str(name[0]) if name else "unnamed"  # a socket of this host
+        if self._open[self._peer] >= self._limits.connections or self._open[ALL] >= self._limits.together:
             transport.abort()
             return
         self._open[self._peer] += 1
+        self._open[ALL] += 1
         self._transport = transport
-        sock = transport.get_extra_info("socket")
-        # Nor may an answer wait for ever to be taken (tcp(7)).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE_SECONDS * 1000))
+        if name:
+            # Nor may an answer wait for ever to be taken (tcp(7)).
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PATIENCE_SECONDS * 1000))
         self._wait(transport)
         self._inner.connection_made(transport)
 
@@ -56,7 +81,7 @@ class Limited(asyncio.Protocol):
         if self._transport is None:
             return
         self._bytes += len(data)
-        if self._bytes > MOST_BYTES:
+        if self._bytes > self._limits.request:
             self._transport.abort()
             return
         if self._deadline is None:
@@ -85,6 +110,7 @@ class Limited(asyncio.Protocol):
         if self._transport is None:
             return
         self.arrived()
+        self._open[ALL] -= 1
         self._open[self._peer] -= 1
         if not self._open[self._peer]:
             del self._open[self._peer]
@@ -103,23 +129,44 @@ class Limited(asyncio.Protocol):
 class LimitedSite(web.BaseSite):
     """Where aiohttp listens, with limits."""
 
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket) -> None:
+    def __init__(
+        self, runner: web.BaseRunner, sock: socket.socket, limits: Limits, open_connections: Counter[str]
+    ) -> None:
         """Nothing listens yet."""
         super().__init__(runner)
-        self._socket = sock
-        self._open: Counter[str] = Counter()
+        self._socket, self._limits, self._open = sock, limits, open_connections
 
     @property
     def name(self) -> str:
         """What aiohttp shows."""
-        return "portal"
+        return "limited"
 
     async def start(self) -> None:
         """Listen."""
         await super().start()
         make: Any = self._runner.server
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Limited(make(), self._open), sock=self._socket, backlog=4096)
+
+        def limited() -> Limited:
+            return Limited(make(), self._limits, self._open)
+
+        self._server = await loop.create_server(limited, sock=self._socket, backlog=4096)
+
+
+def arrived(request: web.Request) -> None:
+    """A whole request is there, and the next one has its own time."""
+    protocol = request.transport.get_protocol() if request.transport else None
+    if isinstance(protocol, Limited):
+        protocol.arrived()
+
+
+@web.middleware
+async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The time for a request is that for its answer too."""
+    try:
+        return await handler(request)
+    finally:
+        arrived(request)
 
 
 class Rate:

@@ -63,7 +63,8 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
     tables, units = "etc/warren/nftables.d", "etc/systemd/system"
     common = {
         "etc/sysctl.d/60-warren.conf", "etc/sysusers.d/warrend.conf", "etc/warren/agent.json",
-        "etc/warren/network.json", f"{tables}/warren_control_mesh.nft", f"{tables}/warren_multihop.nft",
+        "etc/warren/network.json", f"{tables}/warren_control_mesh.nft", f"{tables}/warren_path.nft",
+            f"{tables}/warren_wireguard.nft", f"{units}/warrend-restore.socket", f"{units}/warrend-restore@.service",
         f"{units}/nftables.service.d/warren.conf", f"{units}/warren-network.service",
         f"{units}/warren-shutdown.service", f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket",
         f"{units}/warrend-control.socket", f"{units}/warrend-handshakes.socket",
@@ -72,7 +73,7 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
     for server in ("s1", "s2", "s3"):
         top = tmp_path / "all" / server
         found = {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
-        assert found - {f"{tables}/warren_access.nft", f"{units}/warrend-portal.socket"} == common
+        assert found - {f"{units}/warrend-portal.socket"} == common
         assert (server == "s3") == (found == common), "access is for its group only"
         assert (top / "etc/warren/network.json").stat().st_mode & 0o777 == 0o600
     recorded = json.loads((tmp_path / "all/s1/etc/warren/network.json").read_text())

@@ -75,7 +75,15 @@ def test_clients_with_a_key_are_peers_by_one_address_on_every_server() -> None:
     assert [peer["name"] for peer in links[0]["peers"]] == ["alice"]
     assert links[0]["peers"] == links[1]["peers"]
     assert links[0]["addresses"] == ["10.31.33.7/32", "fd57:6172:7265:33::7/128"]
-    assert links[0]["routes"] == [{"destination": "10.96.0.0/11"}, {"destination": "fd57:6172:7265:2::/64"}]
+    assert [route["destination"] for route in links[0]["routes"] if "table" not in route] == [
+        "10.96.0.0/11",
+        "fd57:6172:7265:2::/64",
+    ]
+    # A strict reverse path filter asks the table of the packet's mark for the way back.
+    elsewhere = {route["table"] for route in links[0]["routes"] if "table" in route}
+    assert elsewhere == {
+        route["table"] for link in _links.multihop_links(fleet(), "s1")[1:] for route in link["routes"]
+    }
     assert links[0]["public_key"] == key(5001)
 
 
@@ -133,6 +141,7 @@ def test_a_link_leads_to_each_exit() -> None:
         "public_key": key(7002),
         "listen_port": 21003,
         "mtu": 1420,
+        "group": 0x57000002,
         "mark": 0x70000003,
         "addresses": ["10.31.33.7/32"],
         "routes": [

@@ -188,9 +188,28 @@ class Fleet:
         for client in dict.fromkeys(view["client"] for view in views):
             self.ctl(server, "disconnected", client)
 
+    def elements_of_sessions(self, server: str) -> str:
+        """What the kernel of a server has of sessions and choices. Every client has a way from here, always."""
+        listing = self.sh(server, "nft list table inet warren_path")
+        maps = re.findall(r"^\tmap (\w+) \{\n.*?^\t\}\n", listing, re.MULTILINE | re.DOTALL)
+        assert "session_exit4" in maps
+        found = re.findall(r"^\tmap (\w+) \{\n[^}]*?elements = (.*?)\t\}\n", listing, re.MULTILINE | re.DOTALL)
+        return "\n".join(f"{name}: {elements}" for name, elements in found if not name.startswith("client_mark"))
+
     def agrees(self, server: str) -> dict:
         """What `warrenctl check` counts on a server; its tables, flows and store have to agree."""
         return self.ctl(server, "check")
+
+    @contextmanager
+    def unattended(self, *servers: str) -> Iterator[None]:
+        """Servers whose agents do not see what becomes of them: they would have it put back within a second."""
+        for server in servers:
+            self.sh(server, "systemctl kill --signal=STOP warrend.service")
+        try:
+            yield
+        finally:
+            for server in servers:
+                self.try_sh(server, "systemctl kill --signal=CONT warrend.service")
 
     # --- playbooks
 

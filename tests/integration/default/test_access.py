@@ -73,9 +73,13 @@ def many_clients(fleet):
         fleet.sh("alice", "ip -batch - <<END\n{}\nEND".format("\n".join(lines)))
         return addresses
 
-    for server, ips in own.items():
-        fleet.sh(server, f"wg set wg0access peer {key} allowed-ips {ips},{base[4]}/26,{base[6]}/122")
-    yield connect
+    with fleet.unattended(*own):  # or its agent would take those out whom the inventory does not have
+        for server, ips in own.items():
+            fleet.sh(server, f"wg set wg0access peer {key} allowed-ips {ips},{base[4]}/26,{base[6]}/122")
+            for family, listed in addresses.items():
+                elements = ", ".join(f"{address} : 0x60000001" for address in listed)
+                fleet.sh(server, f"nft add element inet warren_path client_mark{family} '{{ {elements} }}'")
+        yield connect
     for server, ips in own.items():
         fleet.sh(server, f"wg set wg0access peer {key} allowed-ips {ips}")
     fleet.use_server("alice", "ams", afresh=True)

@@ -37,7 +37,7 @@ def ends_whole(fleet):
 @pytest.mark.parametrize("command", ["restart", "reload", "stop"])
 def test_nftables_service_leaves_our_tables_alone_and_leaks_nothing(fleet, command):
     """alice keeps sending, always as a new flow, while the service that flushes the whole ruleset does what it does."""
-    listing = "for table in warren_access warren_control_mesh; do nft -s list table inet $table; done"
+    listing = "for table in warren_path warren_control_mesh; do nft -s list table inet $table; done"
     tables = fleet.sh("ams", listing)
     fleet.sh("ams", "nft add table inet mine; systemctl start nftables")
     since = fleet.now()
@@ -58,7 +58,7 @@ def test_nftables_service_leaves_our_tables_alone_and_leaks_nothing(fleet, comma
 
 def test_a_ruleset_that_is_flushed_comes_back_by_itself(fleet):
     """The agent notices, and has all tables put back."""
-    listing = "for table in warren_access warren_control_mesh warren_multihop; do nft -s list table inet $table; done"
+    listing = "for table in warren_path warren_control_mesh warren_wireguard; do nft -s list table inet $table; done"
     tables = fleet.sh("ams", listing)
     fleet.sh("ams", "nft flush ruleset")
     fleet.wait_for(lambda: fleet.try_sh("ams", listing).stdout == tables, "the tables are back, and clients may pass")
@@ -99,32 +99,34 @@ def test_a_reboot_brings_everything_back_and_leaks_nothing(fleet):
 def test_a_run_that_fails_half_way_is_finished_by_the_next(fleet):
     """`wg addconf` fails once, after the new link was made and before it has a peer."""
     wrapper = '#!/bin/sh\\ncase $1 in addconf) echo broken on purpose >&2; exit 1;; esac\\nexec /usr/bin/wg "$@"\\n'
-    fleet.sh("ams", f"ip link delete wg0ctl; printf '{wrapper}' >/usr/local/sbin/wg; chmod +x /usr/local/sbin/wg")
-    try:
-        run = fleet.site(ok=False)
-    finally:
-        fleet.sh("ams", "rm /usr/local/sbin/wg")
-    assert run.code != 0
-    assert "broken on purpose" in run.failures["ams"]
-    assert fleet.site().actions("ams") == ["change link wg0ctl"]
+    with fleet.unattended("ams"):
+        fleet.sh("ams", f"ip link delete wg0ctl; printf '{wrapper}' >/usr/local/sbin/wg; chmod +x /usr/local/sbin/wg")
+        try:
+            run = fleet.site(ok=False)
+        finally:
+            fleet.sh("ams", "rm /usr/local/sbin/wg")
+        assert run.code != 0
+        assert "broken on purpose" in run.failures["ams"]
+        assert fleet.site().actions("ams") == ["change link wg0ctl"]
     fleet.wait_for(lambda: whole(fleet), "mesh and clients work again")
 
 
 @pytest.mark.parametrize("link", ["wg0ctl", "wg0access"])
 def test_an_interface_of_someone_else_is_refused_and_left_alone(fleet, link):
-    fleet.sh(
-        "fra",
-        f"ip link delete {link}; mv /etc/warren/network.json /root; "
-        f"ip link add {link} type bridge; ip addr add 10.1.2.3/32 dev {link}",
-    )
-    try:
-        run = fleet.site(ok=False)
-        assert run.code != 0
-        assert f"this host has an interface {link} that the collection did not make" in run.failures["fra"]
-        assert "10.1.2.3" in fleet.sh("fra", f"ip addr show {link}")
-    finally:
-        fleet.sh("fra", f"ip link delete {link}; mv /root/network.json /etc/warren")
-        assert f"make link {link}" in fleet.site().actions("fra")
+    with fleet.unattended("fra"):
+        fleet.sh(
+            "fra",
+            f"ip link delete {link}; mv /etc/warren/network.json /root; "
+            f"ip link add {link} type bridge; ip addr add 10.1.2.3/32 dev {link}",
+        )
+        try:
+            run = fleet.site(ok=False)
+            assert run.code != 0
+            assert f"this host has an interface {link} that the collection did not make" in run.failures["fra"]
+            assert "10.1.2.3" in fleet.sh("fra", f"ip addr show {link}")
+        finally:
+            fleet.sh("fra", f"ip link delete {link}; mv /root/network.json /etc/warren")
+            assert f"make link {link}" in fleet.site().actions("fra")
 
 
 @pytest.mark.parametrize("damage", [f"rm {KEY}", f"wg genkey >{KEY}"], ids=["removed", "another one"])

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
-from contextlib import contextmanager
+import sys
+from pathlib import Path
 
 import pytest
 
-PORT = 7010
-# New flows, one flow that goes on, TCP and pings, in both families, every few milliseconds.
-STREAM = """
-import itertools, os, socket, struct, sys, time
-name = "warren-stream"
-web = {socket.AF_INET: sys.argv[1], socket.AF_INET6: sys.argv[2]}
-port, pause = int(sys.argv[3]), float(sys.argv[4])
-kept = {family: socket.socket(family, socket.SOCK_DGRAM) for family in web}
-pings = {
-    socket.AF_INET: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
-    socket.AF_INET6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
-}
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
-tcp = []
-for number in itertools.count():
-    for family, address in web.items():
-        def sent(what):
-            try: what()
-            except OSError: pass
-        sent(lambda: kept[family].sendto(b"kept", (address, port)))
-        with socket.socket(family, socket.SOCK_DGRAM) as s: sent(lambda: s.sendto(b"new", (address, port)))
-        kind = 8 if family == socket.AF_INET else 128
-        echo = struct.pack("!BBHHH", kind, 0, 0, os.getpid() & 0xFFFF, number & 0xFFFF)
-        if kind == 8: echo = struct.pack("!BBHHH", kind, 0, checksum(echo), os.getpid() & 0xFFFF, number & 0xFFFF)
-        sent(lambda: pings[family].sendto(echo, (address, 0)))
-        if number % 10 == 0:
-            s = socket.socket(family, socket.SOCK_STREAM)
-            s.setblocking(False)
-            sent(lambda: s.connect((address, port)))
-            tcp.append(s)
-    for s in tcp[:-40]: s.close()
-    del tcp[:-40]
-    time.sleep(pause)
-"""
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from traffic import PORT, streaming
+
 # What was on its way when alice was held.
 BETWEEN_SECONDS = 0.05
 
@@ -104,16 +70,3 @@ def judge(fleet):
             lambda server=server: fleet.try_sh(server, "warrenctl list").returncode == 0, f"{server} answers"
         )
     fleet.without_sessions()
-
-
-@contextmanager
-def streaming(fleet):
-    """alice sends meanwhile."""
-    words = f"{fleet.web(4)} {fleet.web(6)} {PORT} {0.01 * fleet.slowness}"
-    stream = fleet.background("alice", f"exec python3 -c {shlex.quote(STREAM)} {words}")
-    try:
-        yield
-        assert stream.poll() is None, stream.communicate()[0]
-    finally:
-        fleet.try_sh("alice", "pkill -KILL -f warren-[s]tream")
-        stream.communicate(timeout=10)

@@ -32,9 +32,7 @@ def call(fleet, server, **fields):
 
 def elements(fleet):
     """The elements of nyc's maps."""
-    return fleet.sh(
-        "nyc", "nft list map inet warren_multihop session_exit4; nft list map inet warren_multihop session_exit6"
-    )
+    return fleet.sh("nyc", "nft list map inet warren_path session_exit4; nft list map inet warren_path session_exit6")
 
 
 def test_the_documents_call_typed_by_hand_starts_a_session(fleet):

@@ -230,7 +230,7 @@ def test_nothing_remains_of_a_session(fleet):
         left = "\n".join(line for line in flows.splitlines() if any(web in line for web in webs))
         found = {ipaddress.ip_address(text) for text in re.findall(r"\bsrc=(\S+)", left)}
         assert [one for one in found if str(one) in addresses or any(one in pool for pool in POOLS)] == []
-        assert "elements" not in fleet.sh(server, "nft list maps")
+        assert fleet.elements_of_sessions(server) == ""
     stored = fleet.python("ams", COUNT_STORED)
     assert stored.strip() == "0"
 

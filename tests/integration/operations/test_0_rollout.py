@@ -88,10 +88,10 @@ def test_a_bad_change_stops_at_the_first_server_and_does_no_harm_there(fleet):
         server: fleet.sh(server, "nft -s list ruleset; sha256sum /etc/warren/*.json /etc/warren/*/*")
         for server in fleet.servers
     }
-    bad = json.dumps({"access_refused_destinations4": ["no address"]})
+    bad = json.dumps({"packet_path_refused_destinations4": ["no address"]})
     run = fleet.site("-e", bad, ok=False)
     assert run.code != 0
-    assert "nftables table warren_access is not accepted" in run.failures["ams"]
+    assert "nftables table warren_path is not accepted" in run.failures["ams"]
     for server in ("fra", "nyc"):
         assert "warren.vpn.server : Place kernel settings, firewall and links" not in {
             r["task"] for r in run.of(server)

@@ -9,8 +9,10 @@ MESH = "change link wg0ctl"
 # What a further server does on the others.
 A_SERVER = {
     "write /etc/warren/agent.json",
-    "write /etc/warren/nftables.d/warren_multihop.nft",
-    "load nftables table warren_multihop",
+    "write /etc/warren/nftables.d/warren_path.nft",
+    "load nftables table warren_path",
+    "write /etc/warren/nftables.d/warren_wireguard.nft",
+    "load nftables table warren_wireguard",
     "set routing rules",
     "write /etc/warren/network.json",
     MESH,

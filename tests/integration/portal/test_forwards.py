@@ -177,8 +177,8 @@ def test_they_are_there_after_a_restart_and_a_reload(fleet):
     assert fleet.ctl("ams", "forwards") == before
     fleet.sh("ams", "systemctl restart nftables")
     fleet.wait_for(lambda: fleet.agrees("ams")["missing_elements"] == 0, "the elements are there")
-    fleet.sh("ams", "nft flush map inet warren_access forward4")
-    fleet.wait_for(lambda: f"{view['port']} :" in fleet.sh("ams", "nft list map inet warren_access forward4"), "mended")
+    fleet.sh("ams", "nft flush map inet warren_path forward4")
+    fleet.wait_for(lambda: f"{view['port']} :" in fleet.sh("ams", "nft list map inet warren_path forward4"), "mended")
     with serving(fleet, "alice"):
         assert ask(fleet, "tcp", fleet.entry("ams")).startswith("hello from")
     fleet.podman("restart", "ams")

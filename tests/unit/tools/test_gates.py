@@ -127,5 +127,5 @@ print(gates.table(found, 1))
 def test_an_unknown_gate_is_refused_with_those_there_are() -> None:
     done = subprocess.run([sys.executable, PROGRAM, "portals"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "portals: no gate. There are: build, " in done.stderr
+    assert "portals: no gate. There are: attacks, build, " in done.stderr
     assert "portal, " in done.stderr

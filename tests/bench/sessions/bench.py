@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from document import Document
-from ours import AGENT, PLAYBOOK, Ours, render
+from ours import ADDRESSES, AGENT, PLAYBOOK, Ours, render
 from report import Figures, Notes, show
 from spaces import PYTHON, CommandError, Spaces
 
@@ -214,18 +214,29 @@ class Bench:
             order = list(worlds.items())[:: 1 if number % 2 else -1]
             for name, world in order:
                 plain = [client["address4"] for client in world.clients[-len(with_session[name]) :]]
-                for rates, clients, where in (
-                    (found.packets, with_session[name], "exit"),
-                    (found.plain, plain, "entry"),
+                for rates, answers, clients, where in (
+                    (found.packets, found.answers, with_session[name], "exit"),
+                    (found.plain, found.plain_answers, plain, "entry"),
                 ):
                     world.sender.ask(sources=clients, packets=1)
                     rate = self._rate(world, where, sources=clients, seconds=WINDOW)
                     rates.setdefault(name, []).append(rate)
+                    answers.setdefault(name, []).append(self._answers(world, where, len(clients)))
             for name, world in order if number % 2 else ():
                 wanted = {"flows": MOST_FLOWS, "seconds": FLOWS_WINDOW}
                 rate = self._rate(world, "exit", sources=with_session[name], **wanted)
                 found.flows.setdefault(name, []).append(rate)
                 self._forget(world)
+
+    def _answers(self, world: World, where: str, flows: int) -> float:
+        """Answers a second that arrived at the clients, to flows that are there."""
+        mine = set(ADDRESSES[where][1])
+        ends = {tuple(end) for helper in world.forgetters for end in helper.ask(list=True) if end[0] in mine}
+        if len(ends) < flows:
+            raise CommandError(f"{world.world}: {len(ends)} flows leave by the {where}, of {flows}")
+        before = self.spaces.counted(world.client)["answers"]
+        seconds = world.answerers[where].ask(answers=sorted(ends), seconds=WINDOW)[1]
+        return (self.spaces.counted(world.client)["answers"] - before) / seconds
 
     def _rate(self, world: World, where: str, **what: object) -> float:
         """Packets a second that arrived in the web's namespace from a server."""

@@ -70,7 +70,10 @@ class Document:
         for space, name in ((self.entry, "entry"), (self.exit, "exit")):
             uplink(spaces, space, name)
         self._let_plain_clients_out()
+        self.client = client
+        spaces.tally(client)
         self.sender = Helper(spaces, client, "send.py", "link")
+        self.answerers = {name: Helper(spaces, self.web, "send.py", name) for name in ("entry", "exit")}
         self.forgetters = [Helper(spaces, each, "send.py", "forget") for each in (self.inner, self.entry, self.exit)]
         self.sessions: list[Session] = []
         exits = ADDRESSES["exit"][1]

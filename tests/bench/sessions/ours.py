@@ -26,7 +26,7 @@ PLAYBOOK = ROOT / ".venv/bin/ansible-playbook"
 AGENT = ROOT / "roles/agent/files"
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from module_utils import _rules, _wireguard  # noqa: E402 - what places links and rules on a server
+from module_utils import _network, _rules, _wireguard  # noqa: E402 - what places links and rules on a server
 
 ADDRESSES = {
     "entry": (
@@ -111,6 +111,7 @@ class Server:
         self.etc = rendered / name / "etc/warren"
         self.config = json.loads((self.etc / "agent.json").read_text())
         network = json.loads((self.etc / "network.json").read_text())
+        self.settings = network["sysctl"]
         self.links = {link["name"]: _wireguard.link_from(link) for link in network["links"]}
         self.process: subprocess.Popen | None = None
         self.sockets: dict[str, list[str]] = {}
@@ -120,11 +121,11 @@ class Server:
         lines: dict[str, list[str]] = {"-4": [], "-6": []}
         for name in names:
             wanted = self.links[name]
-            nothing = replace(wanted, addresses=(), routes=frozenset(), up=False, mtu=0)
+            nothing = replace(wanted, addresses=(), routes=frozenset(), up=False, mtu=0, group=0)
             for line in _wireguard.address_steps(wanted, nothing):
                 lines["-6" if re.match(r"(address|route) \w+ \S*:", line) else "-4"].append(line)
-            if wanted.mark:
-                self.spaces.run(self.space, "sysctl", "-qw", f"net/ipv4/conf/{name}/rp_filter=2")
+        settings = _network.of_links(self.links[name] for name in names) | self.settings
+        self.spaces.run(self.space, "sysctl", "-qw", *(f"{key}={value}" for key, value in settings.items()))
         rules = _rules.steps(_rules.wanted(self.links.values()), [])
         for family, steps in lines.items():
             self.spaces.ip(self.space, *steps, *rules[family], family=family)
@@ -213,7 +214,10 @@ class Ours:
         spaces.judge(self.web, judged())
         for server, name in ((self.entry, "entry"), (self.exit, "exit")):
             uplink(spaces, server.space, name)
+        self.client = client
+        spaces.tally(client)
         self.sender = Helper(spaces, client, "send.py", "link")
+        self.answerers = {name: Helper(spaces, self.web, "send.py", name) for name in ("entry", "exit")}
         self.forgetters = [Helper(spaces, server.space, "send.py", "forget") for server in (self.entry, self.exit)]
         self.clients = self.entry.config["clients"]
         self.sessions: list[Session] = []

@@ -8,6 +8,9 @@ from statistics import median
 AIM_START, AIM_FLAT, AIM_PACKETS = 0.020, 1.25, 0.95
 """Seconds on top of one round trip; how long a start may take, and how many packets are left, next to one session."""
 
+AIM_DOCUMENT = {1: 1.0, 253: 1.3}
+"""Packets, answers and new flows a second next to the document's, at so many sessions."""
+
 Rounds = dict[str, list[float]]
 """By side: ours, document, and ours with one session, near and far; one value for each round."""
 
@@ -20,6 +23,8 @@ class Figures:
     stop: Rounds = field(default_factory=dict)
     packets: Rounds = field(default_factory=dict)
     plain: Rounds = field(default_factory=dict)
+    answers: Rounds = field(default_factory=dict)
+    plain_answers: Rounds = field(default_factory=dict)
     flows: Rounds = field(default_factory=dict)
     ready: list[float] = field(default_factory=list)
     restored: list[float] = field(default_factory=list)
@@ -94,6 +99,12 @@ TABLES = (
     ),
     ("Thousands of packets a second, clients with a session", RATES, lambda found: rates_row(found.packets)),
     ("Thousands of packets a second, clients without a session", RATES, lambda found: rates_row(found.plain)),
+    ("Thousands of answers a second, to clients with a session", RATES, lambda found: rates_row(found.answers)),
+    (
+        "Thousands of answers a second, to clients without a session",
+        RATES,
+        lambda found: rates_row(found.plain_answers),
+    ),
     ("Thousands of new UDP flows a second", RATES, lambda found: rates_row(found.flows)),
     (
         "Restore all sessions, seconds",
@@ -146,6 +157,14 @@ def aims(figures: dict[int, Figures], notes: Notes) -> list[str]:
     )
     kept = median(ratios(most.packets["ours"], most.packets["one"]))
     what = f"packets a second with {max(figures):,} sessions within 5 % of those with 1"
+    for size, aim in AIM_DOCUMENT.items():
+        here = figures.get(size)
+        rates = {"packets": here.packets, "answers": here.answers, "new flows": here.flows} if here else {}
+        for name, rate in rates.items():
+            ratio = median(ratios(rate["ours"], rate["document"]))
+            found.append(
+                f"{met(ratio >= aim)}: {name} with {size} sessions, here : document at least {aim}: {ratio:.2f}"
+            )
     return [*found, f"{met(kept >= AIM_PACKETS)}: {what}: {kept:.2f} of it"]
 
 

@@ -57,7 +57,7 @@ def main() -> int:
     from warrend import config, kernel  # noqa: PLC0415
 
     config.load = functools.partial(config.load, Path(configuration))
-    kernel.HANDSHAKES = handshakes  # not this host's own agent
+    kernel.HANDSHAKES = kernel.RESTORE = handshakes  # not this host's own agent
     return program.main()
 
 

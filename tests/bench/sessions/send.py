@@ -1,12 +1,14 @@
-"""Sends packets in a namespace as quickly as one CPU can, and forgets flows. Asked by lines of JSON on its input.
+"""Sends packets in a namespace as quickly as one CPU can, lists flows and forgets them. Asked by lines of JSON.
 
     send.py INTERFACE    {"sources": [...], "packets": N}    each address sends so many, to one port
                          {"sources": [...], "seconds": S}    the same again and again for so long
                          {"sources": [...], "flows": N, "seconds": S}    each packet begins a flow, at most N
-    send.py forget       anything: forget all flows of this namespace
+                         {"answers": [[address, port], ...], "seconds": S}    the targets answer flows again and again
+    send.py forget       {}: forget all flows of this namespace
+                         {"list": true}: as which address and port each flow to the targets is seen by them
 
-Answers with the packets sent and the seconds it took. A packet goes all its way, through every namespace, before
-sendmmsg(2) comes back: so one sender measures what one CPU forwards.
+Answers, but to the last, with the packets sent and the seconds it took. A packet goes all its way, through every
+namespace, before sendmmsg(2) comes back: so one sender measures what one CPU forwards.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 
 AT_ONCE = 32
 ETHERNET = bytes.fromhex("020000000001" * 2)
@@ -38,10 +41,11 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def frame(source: str, number: int, sport: int, dport: int) -> bytes:
-    """An Ethernet frame from an address to the target of that number."""
+def frame(source: str, number: int, sport: int, dport: int, back: bool = False) -> bytes:
+    """An Ethernet frame from an address to the target of that number, or ``back`` from there."""
     sender = ipaddress.ip_address(source)
     target = TARGET[sender.version] + number
+    sender, target = (target, sender) if back else (sender, target)
     length = 8 + len(PAYLOAD)
     if sender.version == 4:
         ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + length, 0, 0, 64, UDP, 0, sender.packed, target.packed)
@@ -111,6 +115,18 @@ def forget() -> tuple[int, float]:
     return 0, time.perf_counter() - began
 
 
+def listed() -> list[tuple[str, int]]:
+    """The flows of this namespace to the targets, each as they see it: where an answer goes to."""
+    wanted = f"dst={TARGET[4]} "
+    found = []
+    for line in Path("/proc/thread-self/net/nf_conntrack").read_text().splitlines():
+        _before, _source, answer = line.partition(f" src={TARGET[4]} ")
+        if wanted in line and answer:
+            words = dict(word.split("=", 1) for word in answer.split() if "=" in word)
+            found.append((words["dst"], int(words["dport"])))
+    return found
+
+
 def main() -> None:
     """Answer until the input ends."""
     sock = None
@@ -119,10 +135,15 @@ def main() -> None:
         sock.bind((sys.argv[1], 0))
     for line in sys.stdin:
         asked = json.loads(line)
-        if sock is None:
+        if asked.get("list"):
+            answer = listed()
+        elif sock is None:
             answer = forget()
         elif "flows" in asked:
             answer = Messages(new_flows(asked["sources"], asked["flows"])).send(sock, asked["seconds"], False)
+        elif "answers" in asked:
+            frames = [frame(address, 0, PORT, port, back=True) for address, port in asked["answers"]]
+            answer = Messages(frames * -(-AT_ONCE // len(frames))).send(sock, asked["seconds"], True)
         else:
             frames = [frame(source, 0, FIRST_PORT, PORT) for source in asked["sources"]] * asked.get("packets", 1)
             if "seconds" in asked:

@@ -33,6 +33,14 @@ table inet judge {{
 }}
 """
 
+# Counts, and drops, what comes back to the clients.
+TALLY = """
+table inet judge {
+    counter answers {}
+    chain arriving { type filter hook prerouting priority raw; udp sport 9 counter name answers drop; }
+}
+"""
+
 
 class CommandError(Exception):
     """A command failed, or a process that should not have ended did."""
@@ -121,6 +129,10 @@ class Spaces:
     def judge(self, space: str, addresses: dict[str, str]) -> None:
         """Count, and drop, what arrives in the namespace that stands for the internet."""
         self.run(space, "nft", "-f", "-", text=JUDGE.format(**addresses))
+
+    def tally(self, space: str) -> None:
+        """Count what comes back to the clients' namespace."""
+        self.run(space, "nft", "-f", "-", text=TALLY)
 
     def counted(self, space: str) -> dict[str, int]:
         """How many packets have arrived there by now: from the entry, from the exit, with a wrong address."""

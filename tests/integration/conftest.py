@@ -365,15 +365,15 @@ class Fleet:
 
     def answers(self, name: str, address: str, seconds: int = 2) -> bool:
         """Whether an address answers a ping from a host."""
-        return self.try_sh(name, f"ping -c 1 -W {seconds} {address}").returncode == 0
+        return self.try_sh(name, f"ping -c 1 -W {seconds * SLOWNESS} {address}").returncode == 0
 
     def reached(self, name: str, addresses: list[str], port: int) -> set[str]:
         """Which of the addresses a host reaches, by ping or at a TCP port."""
-        return set(self.python(name, REACH, str(port), *addresses).splitlines())
+        return set(self.python(name, REACH, str(SLOWNESS), str(port), *addresses).splitlines())
 
     def connects(self, name: str, address: str, port: int, seconds: float = 2) -> bool:
         """Whether a TCP connection from a host is taken."""
-        return self.python(name, TCP_CONNECT, address, str(port), str(seconds)).strip() == "yes"
+        return self.python(name, TCP_CONNECT, address, str(port), str(seconds * SLOWNESS)).strip() == "yes"
 
 
 def _of_version(addresses: list[str], version: int) -> list[str]:
@@ -438,12 +438,12 @@ while True:
 """
 REACH = """
 import socket, subprocess, sys, threading
-port, *addresses = sys.argv[1:]
+seconds, port, *addresses = sys.argv[1:]
 def ping(address):
-    if subprocess.run(["ping", "-q", "-c", "1", "-W", "1", address], stdout=subprocess.DEVNULL).returncode == 0:
+    if subprocess.run(["ping", "-q", "-c", "1", "-W", seconds, address], stdout=subprocess.DEVNULL).returncode == 0:
         print(address, "by ping", flush=True)
 def connect(address):
-    try: socket.create_connection((address, int(port)), 1); print(address, "by TCP", flush=True)
+    try: socket.create_connection((address, int(port)), float(seconds)); print(address, "by TCP", flush=True)
     except OSError: pass
 for address in addresses:
     for what in (ping, connect): threading.Thread(target=what, args=(address,)).start()

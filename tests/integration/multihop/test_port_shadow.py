@@ -62,7 +62,7 @@ def naive(fleet, server):
     """
     entry4, entry6 = fleet.entry(server), fleet.entry(server, 6)
     script = f"""
-        for chain in from_client_new from_session_new; do
+        for chain in from_client_udp from_session_udp; do
           nft -a list chain inet warren_path $chain | sed -n 's/.*udp sport .* drop # handle //p' |
             while read handle; do nft delete rule inet warren_path $chain handle $handle; done
         done

@@ -202,14 +202,17 @@ class Fleet:
 
     @contextmanager
     def unattended(self, *servers: str) -> Iterator[None]:
-        """Servers whose agents do not see what becomes of them: they would have it put back within a second."""
+        """Servers on which nobody sees to what becomes of them: the agent would have it put back within a second.
+
+        Nor would one that is started meanwhile.
+        """
         for server in servers:
-            self.sh(server, "systemctl kill --signal=STOP warrend.service")
+            self.sh(server, "chmod 0 /run/warrend-restore.sock; systemctl kill --signal=STOP warrend.service")
         try:
             yield
         finally:
             for server in servers:
-                self.try_sh(server, "systemctl kill --signal=CONT warrend.service")
+                self.try_sh(server, "chmod 600 /run/warrend-restore.sock; systemctl kill --signal=CONT warrend.service")
 
     # --- playbooks
 

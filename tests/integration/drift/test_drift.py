@@ -79,11 +79,11 @@ CASES = [(number, what) for number, cases in enumerate(ROUNDS) for what in cases
 STATE = """
 set +e
 for link in wg0ctl wg0access wg0mh wg0mh-r1 wg0mh-r2; do
-  ip -br link show $link | tr -s ' '; ip -br address show $link scope global | tr -s ' '
+  ip -br link show $link | tr -s ' '; ip -d -o link show $link | grep -o 'group [0-9a-z]*'; ip -br address show $link scope global | tr -s ' '
   cat /sys/class/net/$link/mtu; wg show $link private-key; wg show $link listen-port
   for what in peers preshared-keys allowed-ips persistent-keepalive; do wg show $link $what | sort; done
 done
-ip route show table all proto 119; ip -6 route show table all proto 119; ip rule; ip -6 rule
+ip route show table all proto 119; ip -6 route show table all proto 119; ip rule | sort; ip -6 rule | sort
 sysctl net.ipv4.conf.wg0mh-r1.rp_filter net.ipv4.conf.wg0mh-r2.rp_filter
 for table in warren_path warren_control_mesh warren_wireguard; do nft -s list table inet $table; done
 sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding

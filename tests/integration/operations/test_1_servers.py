@@ -17,6 +17,7 @@ A_SERVER = {
     "write /etc/warren/network.json",
     MESH,
     "change link wg0mh",
+    "change link wg0access",
     "make link wg0mh-r5",
     "set kernel settings",
     "restart warrend.service",

@@ -79,7 +79,8 @@ CASES = [(number, what) for number, cases in enumerate(ROUNDS) for what in cases
 STATE = """
 set +e
 for link in wg0ctl wg0access wg0mh wg0mh-r1 wg0mh-r2; do
-  ip -br link show $link | tr -s ' '; ip -d -o link show $link | grep -o 'group [0-9a-z]*'; ip -br address show $link scope global | tr -s ' '
+  ip -br link show $link | tr -s ' '; ip -d -o link show $link | grep -o 'group [0-9a-z]*'
+  ip -br address show $link scope global | tr -s ' '
   cat /sys/class/net/$link/mtu; wg show $link private-key; wg show $link listen-port
   for what in peers preshared-keys allowed-ips persistent-keepalive; do wg show $link $what | sort; done
 done

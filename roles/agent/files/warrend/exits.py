@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from .batches import Batches
 from .config import Config, Server
@@ -22,6 +25,9 @@ AT_ONCE = 500
 
 LARGEST_REPLY = 256 * 1024
 """Bytes. The answer to a call with as many sessions as go in one has at most 110 kB."""
+
+MOST_ANSWERS = 100
+"""To one call, those included that only say to go on (100 Continue)."""
 
 LEASES = range(5, 3601)
 """Seconds that an exit may say it keeps a session: less would be a busy loop, more a session that does not end."""
@@ -49,11 +55,25 @@ class ExitError(Exception):
         self.reason = reason
 
 
-def http_session(**connector: Any) -> aiohttp.ClientSession:
+class Quiet(ResponseHandler):
+    """A connection that ends if its exit goes on answering what nobody has asked.
+
+    One that waits for the next call is read all the same, and aiohttp keeps each answer that comes.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes."""
+        super().data_received(data)
+        if len(self._buffer) > MOST_ANSWERS and self.transport is not None:
+            self.transport.abort()
+
+
+def http_session(**options: Any) -> aiohttp.ClientSession:
     """What calls the exits: it unpacks nothing, and keeps nothing that they send."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(**connector), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-    )
+    connector = aiohttp.TCPConnector(**options)
+    quiet: Any = partial(Quiet, loop=asyncio.get_running_loop())
+    connector._factory = quiet  # noqa: SLF001 - there is no other way in
+    return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Exit:

@@ -551,7 +551,7 @@ def test_a_missing_table_is_an_exit_status_that_has_systemd_try_again(
     monkeypatch.setattr(main_module, "run", run)
     monkeypatch.setattr(logging, "basicConfig", lambda **_settings: None)
     assert main_module.main() == 1
-    assert "systemd starts warrend again, and has the tables put back before" in caplog.text
+    assert "and cannot be put back. systemd starts warrend again" in caplog.text
 
 
 def test_the_kernel_of_the_tests_can_what_the_agent_asks_of_the_real_one() -> None:

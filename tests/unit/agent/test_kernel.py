@@ -17,6 +17,8 @@ from warrend.conntrack import handle
 from warrend.kernel import Kernel, handshakes
 from warrend.tables import Key, Tables, TablesError, TablesGoneError, Value
 
+from ansible_collections.warren.vpn.plugins.module_utils import _links, _rules, _wireguard
+
 ALICE: dict[Key, Value] = {
     ("client_mark4", "10.100.0.1"): 0x7000_0002,
     ("client_session4", "10.100.0.1"): "10.128.128.9",
@@ -246,3 +248,21 @@ def test_handshakes_are_read(
 def test_without_anybody_who_knows_there_are_no_handshakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_module, "HANDSHAKES", str(tmp_path / "socket"))
     assert asyncio.run(handshakes()) is None
+
+
+@pytest.mark.parametrize("gated", ["before", "after"])
+def test_routing_rules_become_others(gated: str) -> None:
+    """As when a release wants other ones: the first rule goes elsewhere then, which is the same rule to the kernel."""
+    links = [_wireguard.link_from(link) for link in _links.multihop_links(fleet(), "host-ams")]
+    rules = {
+        "before": _rules.wanted(links if gated == "before" else [replace(link, gated=False) for link in links]),
+        "after": _rules.wanted(links if gated == "after" else [replace(link, gated=False) for link in links]),
+    }
+    with fresh():
+        _wireguard.batch(_rules.steps(rules["before"], []))
+        missing = [rule for rule in rules["after"] if rule not in rules["before"]]
+        surplus = [rule for rule in rules["before"] if rule not in rules["after"]]
+        assert missing
+        _wireguard.batch(_rules.steps(missing, surplus))
+        live = [rule for rule in _rules.live() if "detached" not in rule.selector]
+        assert sorted(map(str, live)) == sorted(map(str, rules["after"]))

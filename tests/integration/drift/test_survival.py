@@ -108,7 +108,7 @@ def test_a_run_that_fails_half_way_is_finished_by_the_next(fleet):
             fleet.sh("ams", "rm /usr/local/sbin/wg")
         assert run.code != 0
         assert "broken on purpose" in run.failures["ams"]
-        assert fleet.site().actions("ams") == ["change link wg0ctl"]
+        assert fleet.site().actions("ams") == ["change link wg0ctl", "set kernel settings"]
     fleet.wait_for(lambda: whole(fleet), "mesh and clients work again")
 
 

@@ -637,7 +637,8 @@ class HostileExit(RuleBasedStateMachine):
 
     @invariant()
     def little_is_kept_and_shown(self) -> None:
-        assert type(self.exit.lease_seconds) is int
+        assert isinstance(self.exit.lease_seconds, int)
+        assert not isinstance(self.exit.lease_seconds, bool)
         assert self.exit.lease_seconds in LEASES
         assert not self.ams.http.cookie_jar
         assert len(self.hostile.open) <= 8

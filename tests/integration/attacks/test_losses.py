@@ -8,6 +8,12 @@ import time
 import pytest
 
 WINDOW = 0.6
+# What is placed, in an order that does not depend on what was put back when.
+PLACED = """
+ip rule | sort; ip -6 rule | sort; ip route show table all proto 119 | sort; ip -6 route show table all proto 119 | sort
+ip -d -o link | grep -o ' wg0[^:]*:.*group [0-9a-z]*' | sed 's/<.*group/group/' | sort
+for table in warren_control_mesh warren_path warren_wireguard; do nft -s -t list table inet $table; done
+"""
 
 
 def placed(fleet, server):
@@ -63,6 +69,8 @@ def test_nothing_leaves_wrongly_when_something_of_ours_is_lost(fleet, busy, serv
     """Each loss with the agent blind first, so that it lasts; then it is put back by itself, and all flows again."""
     damages = {**placed(fleet, server), **others(fleet, server)}
     assert len(damages) > 20
+    whole = fleet.sh(server, PLACED)
+    assert whole.count("group") > 2
     began, spans, shown = fleet.now(), {}, {}
     for what, script in damages.items():
         since = fleet.now()
@@ -70,6 +78,8 @@ def test_nothing_leaves_wrongly_when_something_of_ours_is_lost(fleet, busy, serv
             fleet.try_sh(server, script)
             time.sleep(WINDOW * fleet.slowness)
         shown[what] = fleet.now() - since
+        # Traffic may flow before all is back, and the next loss would meet what is left of this one.
+        fleet.wait_for(lambda: fleet.try_sh(server, PLACED).stdout == whole, f"all is back after: {what}", 90)
         fleet.wait_for(busy.flowing, f"all flows again after: {what}", 90)
         spans[what] = since, fleet.now()
     wrong = {}

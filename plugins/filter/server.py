@@ -44,8 +44,10 @@ from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
     FLOW_MARKS,
     LINK_GROUPS,
     LINK_GROUPS_MASK,
+    LINK_GROUPS_OURS,
     MULTIHOP_INTERFACE,
     PACKET_MARKS,
+    segment_size,
 )
 from ansible_collections.warren.vpn.plugins.module_utils._links import listen_ports
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
@@ -57,12 +59,11 @@ def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:
         "control_interface": CONTROL_INTERFACE,
         "access_interface": ACCESS_INTERFACE,
         "multihop_interface": MULTIHOP_INTERFACE,
-        "groups": _hex({**LINK_GROUPS, "mask": LINK_GROUPS_MASK, "ours": LINK_GROUPS["access"] & LINK_GROUPS_MASK}),
+        "groups": _hex({**LINK_GROUPS, "ours": LINK_GROUPS_OURS, "mask": LINK_GROUPS_MASK}),
         "packet_marks": _hex(PACKET_MARKS),
         "flow_marks": _hex(FLOW_MARKS),
     }
-    # What a TCP segment has room for in a tunnel's packet: its headers have 20 bytes, and those of IPv4 20, of IPv6 40.
-    names["mss4"], names["mss6"] = (fleet["settings"]["mtu"] - headers for headers in (40, 60))
+    names["mss4"], names["mss6"] = (segment_size(fleet["settings"]["mtu"], version) for version in (4, 6))
     names["wireguard_ports"] = listen_ports(fleet, server)
     return {**names, **fleet["settings"], **fleet["servers"][server]}
 

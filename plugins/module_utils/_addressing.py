@@ -58,11 +58,17 @@ PACKET_MARKS = {
 """What a packet has been approved for: an answer by a forwarded port, a session of another server, a client's way from
 here or by an exit, and what comes back to either. All have the bit by which routing knows what was approved."""
 
-LINK_GROUPS = {"access": 0x5700_0001, "exit": 0x5700_0002, "session": 0x5700_0003, "mesh": 0x5700_0004}
-"""Device groups: where clients are, the way to an exit, where other servers' sessions come in, the control mesh. The
-first byte is a W, and no other program's: one comparison tells all links of the fleet from the rest."""
+LINK_GROUPS_OURS, LINK_GROUPS_MASK = 0x5700_0000, 0xFF00_0000
+"""The first byte of a device group is a W, and no other program's: one comparison tells all links of the fleet from the
+rest."""
 
-LINK_GROUPS_MASK = 0xFF00_0000
+LINK_GROUPS = {
+    name: LINK_GROUPS_OURS + number for number, name in enumerate(("access", "exit", "session", "mesh"), start=1)
+}
+"""Device groups: where clients are, the way to an exit, where other servers' sessions come in, the control mesh."""
+
+TCP_HEADER, IP_HEADERS = 20, {4: 20, 6: 40}
+"""Bytes, without options (RFC 9293, 791, 8200)."""
 
 HIGHEST_SERVER_ID = 0x0FFF_FFFD
 """What fits in the mark. A control prefix, a port block or a session pool sets a lower limit in practice."""
@@ -112,6 +118,11 @@ def link_table(server_id: int) -> int:
 def link_mark(server_id: int) -> int:
     """The firewall mark of packets that are to leave from server ``server_id``."""
     return LINK_MARK_BASE + _id(server_id)
+
+
+def segment_size(mtu: int, version: int) -> int:
+    """Bytes of the largest TCP segment (MSS, RFC 9293, 3.7.1) in a packet of an IP version that an MTU has room for."""
+    return mtu - IP_HEADERS[version] - TCP_HEADER
 
 
 def host_address(prefix: str, server_id: int) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from warrend import config as config_module
 from warrend import exits as exits_module
+from warrend import links
 from warrend.conntrack import (
     EXIT_KIND,
     FORWARD_KIND,
@@ -26,7 +27,7 @@ from warrend.conntrack import (
 )
 
 from ansible_collections.warren.vpn.plugins.filter import agent_config
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links
+from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links, _wireguard
 
 
 def text(read: dict[str, Any], slug: str = "ams") -> str:
@@ -238,3 +239,21 @@ def test_a_lease_that_other_servers_do_not_take_is_refused(seconds: int) -> None
 
 def test_both_sides_mean_the_same_leases() -> None:
     assert _agent.LEASES == exits_module.LEASES
+
+
+def test_what_the_agent_knows_of_links_and_routes_is_what_the_engine_gives_them() -> None:
+    assert str(links.PROTOCOL) == _wireguard.ROUTE_PROTOCOL
+    assert {group >> 24 for group in _addressing.LINK_GROUPS.values()} == {links.GROUP_BYTE}
+    assert {group & _addressing.LINK_GROUPS_MASK for group in _addressing.LINK_GROUPS.values()} == {
+        _addressing.LINK_GROUPS_OURS
+    }
+
+
+def test_the_agent_watches_every_link_of_its_server() -> None:
+    """Whatever roles place, and those of a server without clients."""
+    for access in (True, False):
+        read = fleet()
+        read["servers"]["host-nyc"]["access"] = access
+        placed = [*_links.multihop_links(read, "host-nyc"), _links.control_mesh_link(read, "host-nyc")]
+        placed += [_links.access_link(read, "host-nyc")] if access else []
+        assert config("nyc", read).links == {link["name"] for link in placed}

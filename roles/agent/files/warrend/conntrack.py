@@ -156,6 +156,11 @@ def handle(address4: str) -> int:
     return int.from_bytes(socket.inet_aton(address4), "big") % HANDLES
 
 
+def flow_mark(kind: int, address4: str) -> int:
+    """The mark of the flows of a kind that a client or a session has."""
+    return kind << 28 | handle(address4)
+
+
 def forward_mark(port: int) -> int:
     """The mark of the flows that came in by a forwarded port."""
     return FORWARD_KIND << 28 | port

@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 
 from .batches import Batches
 from .config import Client, Config, Network
-from .conntrack import EXIT_KIND, OWN_KIND, handle
+from .conntrack import EXIT_KIND, OWN_KIND, flow_mark
 from .errors import DISK, AwayError, NoSessionError, RefusedError
 from .exits import Exit, ExitError, Pair
 from .forwards import Forwards
@@ -177,7 +177,7 @@ class Entry:
             if held is not None and client4 not in self.sessions:
                 await self._kernel.forget([client4])
                 del self._holding[client4]
-                await self._kernel.apply(_own_way(self._config.clients[client4]))
+                await self._kernel.apply(_own_way(client4, self._config.clients[client4].address6))
 
     def _is_ours(self, choice: ChoiceRow) -> bool:
         return choice.exit4 in (None, *self._config.exit4) and choice.exit6 in (None, *self._config.exit6)
@@ -186,7 +186,7 @@ class Entry:
         """The elements that all clients need; one that is not in the inventory has none, and leaves nowhere."""
         wanted: dict[Key, Value] = {}
         for client in self._config.clients.values():
-            wanted |= _own_way(client)
+            wanted |= _own_way(client.address4, client.address6)
         for held in self._holding.values():
             wanted |= held
         wanted |= self.forwards.elements()
@@ -201,9 +201,9 @@ class Entry:
         exit_ = self.exits.get(row.exit)
         marks = {State.HELD: self._config.hold_mark, State.BLOCKED: self._config.block_mark}
         mark = marks.get(session.state) or (exit_.server.mark if exit_ else None) or self._config.block_mark
-        flow = EXIT_KIND << 28 | handle(row.client4)
+        flow = flow_mark(EXIT_KIND, row.client4)
         return {
-            **_marks(row, mark),
+            **_marks(row.client4, row.client6, mark),
             ("client_flow4", row.client4): flow if active else None,
             ("client_flow6", row.client6): flow if active else None,
             ("client_session4", row.client4): row.session4 if active else None,
@@ -212,9 +212,7 @@ class Entry:
 
     def _elements_without(self, session: Session) -> dict[Key, Value | None]:
         """What its client needs when a session is no more."""
-        row = session.row
-        client = Client("", "", row.client4, row.client6)
-        return {**dict.fromkeys(self._elements(session)), **_own_way(client)}
+        return {**dict.fromkeys(self._elements(session)), **_own_way(session.row.client4, session.row.client6)}
 
     async def _set(self, session: Session, state: State) -> None:
         session.state = state
@@ -442,13 +440,14 @@ class Entry:
                     self.choices[client.address4] = row
             except DiskError as error:
                 raise RefusedError("disk", DISK) from error
-            hold = self._holding[client.address4] = _marks(row, self._config.hold_mark)
+            hold = _marks(client.address4, client.address6, self._config.hold_mark)
+            self._holding[client.address4] = hold
             try:
                 await self._kernel.apply({**_choice_elements(row), **hold})
                 await self._kernel.forget([client.address4])
             finally:  # a table that is away is put back without anybody held
                 del self._holding[client.address4]
-            await self._kernel.apply(_own_way(client))
+            await self._kernel.apply(_own_way(client.address4, client.address6))
             return None if default else row
 
     # --- what goes on by itself
@@ -566,14 +565,13 @@ class Entry:
         self._store.close()
 
 
-def _marks(row: SessionRow | ChoiceRow, mark: int) -> dict[Key, Value]:
-    return {("client_mark4", row.client4): mark, ("client_mark6", row.client6): mark}
+def _marks(client4: str, client6: str, mark: int) -> dict[Key, Value]:
+    return {("client_mark4", client4): mark, ("client_mark6", client6): mark}
 
 
-def _own_way(client: Client) -> dict[Key, Value]:
+def _own_way(client4: str, client6: str) -> dict[Key, Value]:
     """What has a client leave from this server."""
-    mark = OWN_KIND << 28 | handle(client.address4)
-    return {("client_mark4", client.address4): mark, ("client_mark6", client.address6): mark}
+    return _marks(client4, client6, flow_mark(OWN_KIND, client4))
 
 
 def _choice_elements(row: ChoiceRow) -> dict[Key, Value | None]:

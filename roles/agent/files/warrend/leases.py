@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .config import Config, Server
-from .conntrack import SESSION_KIND, handle
+from .conntrack import SESSION_KIND, flow_mark, handle
 from .kernel import Kernel
 from .tables import Key, Value
 
@@ -84,7 +84,7 @@ class Leases:
             entry = self.entry_of(session4) if name == "session_exit4" else None
             if entry is None or exit4 not in self._config.exit4:
                 continue
-            session6 = session6_of.get(_mark(session4))
+            session6 = session6_of.get(flow_mark(SESSION_KIND, session4))
             exit6 = live.get(("session_exit6", session6)) if session6 else None
             if session6 and (exit6 not in self._config.exit6 or not entry.speaks_for(session6)):
                 session6 = exit6 = None
@@ -210,15 +210,12 @@ class Leases:
         return time.monotonic() + self._config.lease_seconds
 
 
-def _mark(session4: str) -> int:
-    return SESSION_KIND << 28 | handle(session4)
-
-
 def _elements(session4: str, lease: Lease) -> dict[Key, Value]:
-    wanted: dict[Key, Value] = {("session_flow4", session4): _mark(session4), ("session_exit4", session4): lease.exit4}
+    mark = flow_mark(SESSION_KIND, session4)
+    wanted: dict[Key, Value] = {("session_flow4", session4): mark, ("session_exit4", session4): lease.exit4}
     if lease.session6 and lease.exit6:
         wanted |= {
-            ("session_flow6", lease.session6): _mark(session4),
+            ("session_flow6", lease.session6): mark,
             ("session_exit6", lease.session6): lease.exit6,
         }
     return wanted

@@ -184,7 +184,7 @@ def others_changed(sock: socket.socket) -> tuple[bool, bool]:
 
 
 def datagrams(sock: socket.socket) -> Iterable[bytes | None]:
-    """All that a netlink socket has to report now; None where it could not keep up (ENOBUFS)."""
+    """What a netlink socket has to report now; a last None if it could not keep up (ENOBUFS)."""
     while True:
         try:
             yield sock.recv(1 << 18)
@@ -192,6 +192,7 @@ def datagrams(sock: socket.socket) -> Iterable[bytes | None]:
             return
         except OSError:
             yield None
+            return
 
 
 def _messages(data: bytes) -> Iterable[tuple[int, dict[int, str]]]:

@@ -143,9 +143,12 @@ def pair(directory: Path, **changes: Any) -> Iterator[Pair]:
     async def nobody() -> None:
         return None
 
+    async def nothing_is_away() -> bool:
+        return True
+
     with (
         mock.patch.object(agent_module, "Kernel", PlainKernel),
-        mock.patch.object(agent_module, "put_back", nobody),
+        mock.patch.object(agent_module, "put_back", nothing_is_away),
         mock.patch.object(entry_module, "handshakes", nobody),
         mock.patch.object(ctl, "SOCKET", str(directory / "warrend.sock")),
         mock.patch.object(ctl, "PATIENCE_SECONDS", 0.3),

@@ -133,6 +133,7 @@ class Host:
         self.shaken: dict[str, float] = {}
         self.gone = self.link_away = False
         self.can_put_back = True
+        self.root_answers = True
         self.flows: defaultdict[str, set[Flow]] = defaultdict(set)
         self.fail: list[Exception] = []
         self.log: list[tuple[str, Any]] = []
@@ -191,7 +192,7 @@ class Host:
     def put_back(self) -> None:
         """Root puts back what is away, if it can."""
         self.log.append(("put_back", None))
-        if self.can_put_back:
+        if self.can_put_back and self.root_answers:
             self.gone = self.link_away = False
 
     def forget(self, addresses: Iterable[str]) -> None:
@@ -292,11 +293,12 @@ class FakeKernel:
         """Nothing."""
 
 
-async def put_back() -> None:
+async def put_back() -> bool:
     """Have root put back what is away."""
     process = PROCESS.get()
     assert process is not None
     await process.host.world.effect((process.host, "root"), process.host.put_back)
+    return process.host.root_answers
 
 
 class FakeHttp:

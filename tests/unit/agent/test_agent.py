@@ -372,6 +372,21 @@ def test_what_is_away_is_put_back_once_at_the_start_and_then_only_if_need_be() -
         assert not ams.link_away, "even if nobody told"
 
 
+def test_who_can_put_back_is_asked_until_there_is_somebody(three: World) -> None:
+    """What was taken away is not reported twice."""
+    ams = three.hosts["ams"]
+    three.go(5)
+    before, ams.root_answers = put_backs(ams), False
+    ams.damaged()
+    three.go(5)
+    assert put_backs(ams) >= before + 3
+    ams.root_answers = True
+    three.go(2)
+    asked = put_backs(ams)
+    three.go(10)
+    assert put_backs(ams) == asked, "and then no more"
+
+
 @pytest.mark.parametrize("reboot", [False, True])
 def test_a_table_that_is_gone_at_the_start_is_put_back(three: World, reboot: bool) -> None:
     ams = three.hosts["ams"]

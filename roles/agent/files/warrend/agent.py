@@ -139,7 +139,8 @@ class Agent:
         """Have what others take away put back, and once at the start what they took while nobody looked."""
         while True:
             self._damaged.clear()
-            await put_back()
+            if not await put_back():
+                self._damaged.set()  # and so it is asked for again
             await self.entry.see_handshakes()
             await asyncio.sleep(PUT_BACK_SECONDS)
             await self._damaged.wait()

@@ -9,7 +9,6 @@ Changes of elements go through one thread, one after the other; flows through an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -160,10 +159,13 @@ async def handshakes() -> dict[tuple[str, str], float] | None:
     return {(interface, key): float(seconds) for interface, key, seconds in rows}
 
 
-async def put_back() -> None:
-    """Have root put back tables, links, routes and rules that somebody has taken away; return once that was tried."""
-    with contextlib.suppress(OSError):
+async def put_back() -> bool:
+    """Have root put back what somebody has taken away; return once that was tried. Whether there was anybody to ask."""
+    try:
         await _asked(RESTORE)
+    except OSError:
+        return False
+    return True
 
 
 async def _asked(path: str) -> bytes:

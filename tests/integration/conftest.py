@@ -201,18 +201,27 @@ class Fleet:
         return self.ctl(server, "check")
 
     @contextmanager
-    def unattended(self, *servers: str) -> Iterator[None]:
-        """Servers on which nobody sees to what becomes of them: the agent would have it put back within a second.
-
-        Nor would one that is started meanwhile.
-        """
+    def unrepaired(self, *servers: str) -> Iterator[None]:
+        """Servers whose agents, and those that are started meanwhile, cannot have put back what is taken away."""
         for server in servers:
-            self.sh(server, "chmod 0 /run/warrend-restore.sock; systemctl kill --signal=STOP warrend.service")
+            self.sh(server, "chmod 0 /run/warrend-restore.sock")
         try:
             yield
         finally:
             for server in servers:
-                self.try_sh(server, "chmod 600 /run/warrend-restore.sock; systemctl kill --signal=CONT warrend.service")
+                self.try_sh(server, "chmod 600 /run/warrend-restore.sock")
+
+    @contextmanager
+    def unattended(self, *servers: str) -> Iterator[None]:
+        """The same, and their agents do nothing else either."""
+        with self.unrepaired(*servers):
+            for server in servers:
+                self.sh(server, "systemctl kill --signal=STOP warrend.service")
+            try:
+                yield
+            finally:
+                for server in servers:
+                    self.try_sh(server, "systemctl kill --signal=CONT warrend.service")
 
     # --- playbooks
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -105,9 +105,13 @@ class Wire:
         dump.communicate(timeout=10)
 
     def packets(self, server, since, until=None):
-        """What left a server between two times."""
-        time.sleep(0.1 * self.fleet.slowness)  # tcpdump writes each packet as it comes
-        text = self.fleet.try_sh(server, "tcpdump -nn -tt -v -r /run/wire.pcap 2>/dev/null").stdout
+        """What left a server between two times; a last packet of its own is the mark up to which all is recorded."""
+        port, read = random.randint(10000, 19999), "tcpdump -nn -tt -v -r /run/wire.pcap"  # noqa: S311 - no secret
+        self.fleet.send(server, 0, self.fleet.web(), port)
+        self.fleet.wait_for(
+            lambda: self.fleet.try_sh(server, f"{read} udp dst port {port} 2>/dev/null").stdout, "the mark is recorded"
+        )
+        text = self.fleet.try_sh(server, f"{read} 2>/dev/null").stdout
         found = []
         for line in re.sub(r"\n\s+", " ", text).splitlines():
             match = LINE.match(line)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+# Seconds for which is watched what leaves while a loss lasts.
 WINDOW = 0.6
 # What is placed, in an order that does not depend on what was put back when.
 PLACED = """

@@ -304,3 +304,52 @@ def quiet(fleet, seed):
         assert fleet.agrees(name) == dict.fromkeys(fleet.agrees(name), 0), seed
     for name in ("ams", "nyc"):
         assert fleet.elements_of_sessions(name) == "", seed
+
+
+# In the agent: a clock that can be set, and a look at who is idle every two seconds.
+CLOCK = """
+import pathlib, time
+real, offset = time.time, pathlib.Path("/run/clock/offset")
+time.time = lambda: real() + float(offset.read_text())
+import warrend.entry
+warrend.entry.LOOK_SECONDS = 2.0
+"""
+SET = "echo {} >/run/clock/next; mv /run/clock/next /run/clock/offset"
+IDLE = 25
+AFRESH = "wg showconf ams >/run/afresh; wg setconf ams /run/afresh; rm /run/afresh; ping -c 1 -W 5 10.31.33.7"
+
+
+def shake_for(fleet, seconds):
+    """alice is there, and shakes hands all the time, as others do every two minutes."""
+    end = time.monotonic() + seconds * fleet.slowness
+    while time.monotonic() < end:
+        fleet.try_sh("alice", AFRESH)
+        time.sleep(5)
+
+
+def test_neither_the_clock_nor_a_link_made_anew_makes_a_client_idle(fleet, judge):
+    """With a session that is older than the idle limit."""
+    unit = "/run/systemd/system/warrend.service.d"
+    fleet.sh("ams", "mkdir -p /run/clock; echo 0 >/run/clock/offset; cat >/run/clock/sitecustomize.py", text=CLOCK)
+    fleet.sh(
+        "ams",
+        f"mkdir -p {unit}; echo '[Service]' >{unit}/clock.conf; "
+        f"echo Environment=PYTHONPATH=/run/clock:/usr/lib/warren >>{unit}/clock.conf; "
+        f'sed -i \'s/"idle_seconds": [0-9]*/"idle_seconds": {IDLE}/\' /etc/warren/agent.json; '
+        "systemctl daemon-reload; systemctl restart warrend.service",
+    )
+    try:
+        view = fleet.ctl("ams", "start", "alice", "nyc")
+        shake_for(fleet, IDLE + 10)
+        for damage in (SET.format(3600), SET.format(-7200), "pkill -KILL -f 'wireguard-go.*[w]g0access'"):
+            fleet.sh("ams", damage)
+            shake_for(fleet, 8)
+            assert fleet.ctl("ams", "show", "alice")["exit"] == "nyc", damage
+        fleet.wait_for(lambda: judge.flowing("nyc") and judge.flowing("nyc", 6), "alice is through", 60)
+        judge.nothing_from_ams(view["since"])
+        fleet.sh("alice", "systemctl stop wg-quick@ams")
+        fleet.wait_for(lambda: fleet.ctl("ams", "list") == [], "who is gone is idle, or the test shows nothing", 60)
+    finally:
+        fleet.sh("ams", f"rm -rf {unit} /run/clock; systemctl daemon-reload")
+        fleet.sh("alice", "systemctl start wg-quick@ams")
+        fleet.site("--limit", "ams")

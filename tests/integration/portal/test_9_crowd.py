@@ -25,27 +25,25 @@ def crowd(fleet):
     given = fleet.inventory / "group_vars/all/fleet.yml"
     before = given.read_text()
     given.unlink()
-    # The agent starts anew in that run, and would then have the peers put back that are changed below.
-    fleet.sh("ams", "chmod 0 /run/warrend-restore.sock")
     try:
-        fleet.site()
-        known = json.loads(fleet.sh("ams", "cat /etc/warren/agent.json"))["clients"]
-        addresses = [client["address4"] for client in known if client["name"] in set(names)]
-        fleet.use_server("alice", "ams")
-        key = fleet.sh("alice", "wg show ams public-key").strip()
-        allowed = "\n".join(f"AllowedIPs = {address}/32" for address in addresses)
-        own = fleet.wg("ams", "wg0access", "allowed-ips")[key].replace(" ", ", ")
-        # Taken from peers that nobody is.
-        fleet.sh(
-            "ams", "wg addconf wg0access /dev/stdin", text=f"[Peer]\nPublicKey = {key}\nAllowedIPs = {own}\n{allowed}\n"
-        )
-        fleet.sh("alice", f"ip route replace local {PREFIX} dev lo")
-        yield addresses
+        # The agent starts anew in that run, and would then have the peers put back that are changed here.
+        with fleet.unrepaired("ams"):
+            fleet.site()
+            known = json.loads(fleet.sh("ams", "cat /etc/warren/agent.json"))["clients"]
+            addresses = [client["address4"] for client in known if client["name"] in set(names)]
+            fleet.use_server("alice", "ams")
+            key = fleet.sh("alice", "wg show ams public-key").strip()
+            allowed = "\n".join(f"AllowedIPs = {address}/32" for address in addresses)
+            own = fleet.wg("ams", "wg0access", "allowed-ips")[key].replace(" ", ", ")
+            # Taken from peers that nobody is.
+            peer = f"[Peer]\nPublicKey = {key}\nAllowedIPs = {own}\n{allowed}\n"
+            fleet.sh("ams", "wg addconf wg0access /dev/stdin", text=peer)
+            fleet.sh("alice", f"ip route replace local {PREFIX} dev lo")
+            yield addresses
     finally:
         fleet.try_sh("alice", f"ip route del local {PREFIX} dev lo")
         path.unlink()
         given.write_text(before)
-        fleet.sh("ams", "chmod 600 /run/warrend-restore.sock")
         fleet.site()
 
 

@@ -165,7 +165,8 @@ def test_slow_clients_do_not_hold_the_portal(fleet):
         fleet.wait_for(lambda: "holding" in slow.stdout.readline(), "alice holds what she can")
         began = time.monotonic()
         while time.monotonic() - began < 5:
-            fleet.sh("carol", f"curl -sS --fail -m 2 -o /dev/null http://{PORTAL}/multihop")
+            # Less than a slow request is given; a busy machine takes its time.
+            fleet.sh("carol", f"curl -sS --fail -m 5 -o /dev/null http://{PORTAL}/multihop")
             held = fleet.sh("ams", f"ss -Htn state established 'sport = :80 and dst {address}'").splitlines()
             assert len(held) <= 16
             time.sleep(0.2)  # as a browser does: asking without a pause, she is told that it is too often

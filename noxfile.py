@@ -6,8 +6,6 @@ All of them use the virtual environment that nox itself is installed in (require
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import importlib.metadata
 import os
 import shlex
@@ -16,23 +14,22 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import nox
 from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+from tests.tools.kept import DEPLOYED, HOSTS, made_once, state_of  # noqa: E402 - it is found from here
+
 STATE = ROOT / ".nox"
 BIN = Path(sys.executable).parent
 COLLECTIONS = STATE / "collections"
 CHECKOUT = COLLECTIONS / "ansible_collections/warren/vpn"
-# What takes long to make and is the same for every checkout. `make clean` removes it.
-KEPT = STATE if os.geteuid() else Path("/var/lib/warren-lab")
-IN_USE: list[TextIO] = []
 # What a user of the built collection gets, at its top level.
 SHIPPED = {
     "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md",
@@ -49,7 +46,10 @@ def use_checkout() -> None:
     """Let Ansible and Python find the checkout as warren.vpn, wherever it was cloned to."""
     if not CHECKOUT.is_symlink():
         CHECKOUT.parent.mkdir(parents=True, exist_ok=True)
-        CHECKOUT.symlink_to(ROOT)
+        # Gates start at the same moment: each puts a whole link in place, and it is the same one.
+        own = STATE / f"checkout-{os.getpid()}"
+        own.symlink_to(ROOT)
+        own.replace(CHECKOUT)
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 
@@ -142,40 +142,6 @@ def build(session: nox.Session) -> None:
     with copied_tree() as tree:
         tarball = build_tarball(session, tree)
         session.run("tests/tools/installed.sh", str(BIN), str(tarball), str(tree / "empty"), external=True)
-
-
-def use_kept() -> None:
-    """Keep `make clean` of another checkout from taking KEPT away, for as long as this process runs."""
-    lock = Path("/run/lock/warren-kept").open("a")  # noqa: SIM115 - it ends with the process
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    IN_USE.append(lock)
-
-
-@contextmanager
-def made_once(word: str, *parts: bytes) -> Iterator[tuple[Path, bool]]:
-    """A directory under KEPT for what is made from `parts`, and whether it has to be made; the older ones go.
-
-    Whoever else wants it waits. It counts as made when the block ends without an error.
-    """
-    if os.geteuid() == 0:
-        use_kept()
-    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    directory = KEPT / f"{word}-{digest}"
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (KEPT / f"{word}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = directory / ".made"
-        if done.exists():
-            os.utime(directory)
-            yield directory, False
-            return
-        # One that another checkout may still use was touched not long ago.
-        for old in KEPT.glob(f"{word}-*"):
-            if old == directory or time.time() - old.stat().st_mtime > 7 * 86400:
-                shutil.rmtree(old)
-        directory.mkdir()
-        yield directory, True
-        done.touch()
 
 
 @nox.session
@@ -283,22 +249,6 @@ def molecule(session: nox.Session) -> None:
             raise
     if failed:
         session.error(f"failed: {', '.join(failed)}")
-
-
-# What the saved states of an emulated machine are made from: hosts that were just started, and the fleet on them.
-HOSTS = ["inventory/lab", "lab", "molecule/kernel/molecule.yml", "molecule/shared/create.yml", "molecule/shared/vars"]
-DEPLOYED = [*HOSTS, "meta", "molecule/shared/converge.yml", "playbooks", "plugins", "requirements/lab.txt", "roles"]
-
-
-def state_of(word: str, paths: list[str]) -> str:
-    """Name a state of a machine by all that it is made from."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths]
-    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    digest = hashlib.sha256()
-    for path in sorted(ROOT / name for name in set(listing.split("\0")) - {""}):
-        if path.is_file():
-            digest.update(f"{path.relative_to(ROOT)} {path.stat().st_mode}\n".encode() + path.read_bytes())
-    return f"{word}-{digest.hexdigest()[:16]}"
 
 
 @contextmanager

@@ -132,6 +132,7 @@ class Host:
         self.live: dict[Key, Value] = {}
         self.shaken: dict[str, float] = {}
         self.gone = self.link_away = False
+        self.chain_away = False
         self.can_put_back = True
         self.root_answers = True
         self.flows: defaultdict[str, set[Flow]] = defaultdict(set)
@@ -193,7 +194,7 @@ class Host:
         """Root puts back what is away, if it can."""
         self.log.append(("put_back", None))
         if self.can_put_back and self.root_answers:
-            self.gone = self.link_away = False
+            self.gone = self.link_away = self.chain_away = False
 
     def forget(self, addresses: Iterable[str]) -> None:
         """No flow of these any more, of either family."""
@@ -277,6 +278,8 @@ class FakeKernel:
         await self._run("forget_forwards", given, lambda: None)
 
     async def exit_seed(self) -> int:
+        if self._host.chain_away:
+            raise TablesGoneError("chain client_as_exit does not say how exit addresses follow")
         return 77
 
     async def sweep(self, wrong: Callable[[int], bool], delete: bool = True) -> int:

@@ -7,7 +7,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -387,14 +387,23 @@ def test_who_can_put_back_is_asked_until_there_is_somebody(three: World) -> None
     assert put_backs(ams) == asked, "and then no more"
 
 
+def lose_chain(host: Host) -> None:
+    """Somebody flushes a chain: all elements are still there."""
+    host.chain_away = True
+
+
+@pytest.mark.parametrize("lose", [Host.lose_table, lose_chain])
 @pytest.mark.parametrize("reboot", [False, True])
-def test_a_table_that_is_gone_at_the_start_is_put_back(three: World, reboot: bool) -> None:
+def test_a_table_that_is_not_whole_at_the_start_is_put_back(
+    three: World, reboot: bool, lose: Callable[[Host], None]
+) -> None:
     ams = three.hosts["ams"]
     wanted = dict(ams.live)
     (three.reboot if reboot else three.kill)("ams")
-    ams.lose_table()
+    lose(ams)
     three.boot("ams")
     assert not ams.gone
+    assert not ams.chain_away
     assert ams.live == wanted
     waiting = three.spawn("ams", ams.up.wait())
     three.go(2 * agent_module.AUDIT_SECONDS)

@@ -56,10 +56,10 @@ class Agent:
             TablesGoneError: the table is not there, and cannot be put back.
         """
         try:
-            live = await self.kernel.elements()
+            live = await self._found()
         except TablesGoneError:
             await put_back()
-            live = await self.kernel.elements()
+            live = await self._found()
         self.leases.adopt(live)
         await self.entry.load()
         self.entry.hold_again(live)
@@ -91,6 +91,12 @@ class Agent:
                     raise
                 self._touched.set()
                 await asyncio.sleep(PUT_BACK_SECONDS)
+
+    async def _found(self) -> dict[Key, Value]:
+        """The elements that are there, once all is there that the agent reads of the table."""
+        if self.config.clients_connect:
+            self.entry.exit_seed = await self.kernel.exit_seed()
+        return await self.kernel.elements()
 
     async def restore(self) -> None:
         """Make the kernel's elements what they should be."""

@@ -90,6 +90,7 @@ def lint(session: nox.Session) -> None:
         ("ruff", "check", *fix, "."),
         ("ruff", "format", *([] if fix else ["--check"]), "."),
         ("mypy", "-p", "ansible_collections.warren.vpn.plugins.module_utils"),
+        ("mypy", "-p", "ansible_collections.warren.vpn.plugins.plugin_utils"),
         ("mypy", "roles/agent/files/warrend"),
         ("yamllint", "--strict", "-c", ".config/yamllint.yml", "."),
         ("antsibull-changelog", "lint"),

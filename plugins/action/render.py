@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 from ansible_collections.warren.vpn.plugins.module_utils import _host
-from ansible_collections.warren.vpn.plugins.module_utils._contents import contents
+from ansible_collections.warren.vpn.plugins.plugin_utils._contents import contents
 
 ARGUMENTS = {
     "path": {"type": "path", "required": True},

@@ -39,8 +39,8 @@ _value:
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._links import access_link
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import link_of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._links import access_link
 
 
 class FilterModule:

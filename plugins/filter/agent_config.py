@@ -51,7 +51,7 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._agent import config, config_text
+from ansible_collections.warren.vpn.plugins.plugin_utils._agent import config, config_text
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 

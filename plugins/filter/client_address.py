@@ -41,7 +41,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
 
 
 def client_address(name: str, prefix: str) -> str:

@@ -36,7 +36,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.warren.vpn.plugins.module_utils._client_files import tunnels
+from ansible_collections.warren.vpn.plugins.plugin_utils._client_files import tunnels
 
 
 def client_tunnels(fleet: str) -> dict[str, Any]:

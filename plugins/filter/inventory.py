@@ -65,8 +65,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils import _inventory
-from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _options
+from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _inventory, _options
 
 
 def inventory(hostvars: Any, groups: Mapping[str, Sequence[str]], run: Sequence[str]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
 
 
 def link_interface(server_id: int) -> str:

@@ -41,7 +41,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils import _links
+from ansible_collections.warren.vpn.plugins.plugin_utils import _links
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
 
 

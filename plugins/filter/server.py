@@ -38,7 +38,7 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import (
     ACCESS_INTERFACE,
     CONTROL_INTERFACE,
     FLOW_MARKS,
@@ -49,8 +49,8 @@ from ansible_collections.warren.vpn.plugins.module_utils._addressing import (
     PACKET_MARKS,
     segment_size,
 )
-from ansible_collections.warren.vpn.plugins.module_utils._links import listen_ports
 from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._links import listen_ports
 
 
 def view(fleet: dict[str, Any], server: str) -> dict[str, Any]:

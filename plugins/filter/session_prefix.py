@@ -44,7 +44,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
 
 
 def session_prefix(server_id: int, pool: str, prefix_length: int) -> str:

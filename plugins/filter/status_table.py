@@ -33,7 +33,7 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._addressing import MULTIHOP_INTERFACE
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import MULTIHOP_INTERFACE
 
 EXIT_LINKS = f"{MULTIHOP_INTERFACE}-"
 COLUMNS = ("server", "links up", "mesh", "oldest handshake", "exits", "clients", "version", "")

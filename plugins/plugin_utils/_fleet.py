@@ -20,7 +20,8 @@ from ansible.errors import AnsibleFilterError
 @lru_cache(maxsize=1)
 def load(fleet: str) -> Mapping[str, Any]:
     """The fleet from its JSON. Callers share it and must not change it."""
-    return json.loads(fleet)
+    loaded: Mapping[str, Any] = json.loads(fleet)
+    return loaded
 
 
 def of_server(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from jinja2.exceptions import TemplateError
 
-from ansible_collections.warren.vpn.plugins.module_utils._problems import Unreadable
+from ansible_collections.warren.vpn.plugins.plugin_utils._problems import Unreadable
 
 FLEET_WIDE = "warren_"
 OURS = (FLEET_WIDE, "server_")
@@ -62,16 +62,19 @@ class _Host:
     def plain(self, name: str, raw: object) -> object:
         try:
             try:
-                return _plain(raw, rendered=False)
+                return plain_data(raw, rendered=False)
             except _Template:
                 self.rendered = self.rendered or self.hostvars[self.name]
-                return _plain(self.rendered[name], rendered=True)
+                return plain_data(self.rendered[name], rendered=True)
         except (AnsibleError, TemplateError, TypeError, ValueError) as error:
             return Unreadable(" ".join(str(error).split()))
 
 
-def _plain(value: Any, rendered: bool) -> object:
-    """``value`` without tags and lazy containers, which are subclasses of the plain types or look like them."""
+def plain_data(value: Any, rendered: bool = True) -> Any:
+    """``value`` without tags and lazy containers, which are subclasses of the plain types or look like them.
+
+    Unless it is ``rendered`` already, text that is a template raises ``_Template``.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -82,7 +85,7 @@ def _plain(value: Any, rendered: bool) -> object:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, Mapping):
-        return {_plain(key, rendered): _plain(item, rendered) for key, item in value.items()}
+        return {plain_data(key, rendered): plain_data(item, rendered) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, rendered) for item in value]
+        return [plain_data(item, rendered) for item in value]
     return str(value)  # a vaulted value, which this decrypts, or a date

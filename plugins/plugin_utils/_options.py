@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.warren.vpn.plugins.module_utils import _problems
+from ansible_collections.warren.vpn.plugins.plugin_utils import _problems
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -59,4 +59,4 @@ def check(hosts: Mapping[str, Mapping[str, object]], roles: Specs) -> list[_prob
 def _messages(name: str, value: object, option: dict[str, Any]) -> list[str]:
     if isinstance(value, _problems.Unreadable):
         return []  # its template may need what only a play has
-    return ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
+    return list(ArgumentSpecValidator({name: option}).validate({name: value}).error_messages)

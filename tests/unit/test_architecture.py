@@ -22,8 +22,10 @@ TEMPLATED = sorted(
     for path in ROOT.glob(pattern)
     if "argument_specs" not in path.name
 )
-# QR codes and the keys of clients are made on the controller, never on a server.
-CONTROLLER_ONLY = {"_client_codes": {"cryptography", "segno"}}
+# A module with an action plugin of its name is documentation only: the action runs, on the controller.
+ACTIONS = {path.stem for path in (ROOT / "plugins/action").glob("*.py")}
+HOST_MODULES = [path for path in (ROOT / "plugins/modules").glob("*.py") if path.stem not in ACTIONS]
+PREFIX = "ansible_collections.warren.vpn.plugins."
 ARITHMETIC = (nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow)
 NUMBERED = re.compile(r"server_id|address|prefix|port(?!al)")
 ADDRESS_FILTERS = {
@@ -49,16 +51,51 @@ def imports_of(path: Path) -> tuple[set[str], set[str]]:
 @pytest.mark.parametrize("name", sorted(MODULE_UTILS))
 def test_module_utils_import_only_the_standard_library_and_siblings(name: str) -> None:
     absolute, siblings = imports_of(MODULE_UTILS[name])
-    foreign = {module.split(".")[0] for module in absolute} - sys.stdlib_module_names - CONTROLLER_ONLY.get(name, set())
+    foreign = {module.split(".")[0] for module in absolute} - sys.stdlib_module_names
     assert not foreign, (
-        f"{name} imports {foreign}: module_utils are the pure logic; they run in unit tests, in filters and on hosts "
-        "where nothing but Python is installed. What needs more belongs in the filter or the module that adapts them."
+        f"{name} imports {foreign}: module_utils run on hosts where nothing but Python is installed. What needs more, "
+        "or anything of plugin_utils, is for the controller, and belongs there."
     )
     assert siblings <= set(MODULE_UTILS), f"{name} imports {siblings - set(MODULE_UTILS)}, which is no sibling"
 
 
+def ours(path: Path) -> set[str]:
+    """What a file imports of this collection, as ``module_utils._x`` or ``plugin_utils._x``."""
+    tree = ast.walk(ast.parse(path.read_text()))
+    found = [node for node in tree if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PREFIX)]
+    names = {(node.module or "").removeprefix(PREFIX): [alias.name for alias in node.names] for node in found}
+    return {part if "." in part else f"{part}.{name}" for part, listed in names.items() for name in listed}
+
+
+def test_module_utils_hold_what_travels_to_hosts_and_nothing_else() -> None:
+    travels: set[str] = set()
+    ahead = {name.split(".")[1] for path in HOST_MODULES for name in ours(path)}
+    while ahead:
+        travels |= ahead
+        ahead = {sibling for name in ahead for sibling in imports_of(MODULE_UTILS[name])[1]} - travels
+    assert set(MODULE_UTILS) == travels, (
+        f"no module that runs on hosts imports {', '.join(sorted(set(MODULE_UTILS) - travels))}: Ansible ships what is "
+        "in module_utils; what only the controller uses belongs in plugin_utils"
+    )
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in HOST_MODULES])
+def test_what_runs_on_hosts_imports_nothing_of_the_controllers(path: Path) -> None:
+    controllers = {name for name in ours(path) if not name.startswith("module_utils.")}
+    assert not controllers, (
+        f"{path.stem} imports {controllers}: Ansible ships a module to a host with its module_utils and no more. What "
+        "is to run on the controller is an action plugin, with a module of its name that has the documentation."
+    )
+
+
+def test_a_module_that_an_action_stands_for_is_documentation_only() -> None:
+    for name in ACTIONS:
+        tree = ast.parse((ROOT / f"plugins/modules/{name}.py").read_text())
+        assert all(isinstance(node, (ast.Assign, ast.ImportFrom)) for node in tree.body), f"{name}: its code never runs"
+
+
 def test_addressing_imports_no_sibling() -> None:
-    assert imports_of(MODULE_UTILS["_addressing"])[1] == set(), (
+    assert imports_of(ROOT / "plugins/plugin_utils/_addressing.py")[1] == set(), (
         "_addressing is what everything else follows from; it depends on nothing of ours, or one number per server "
         "would not decide the rest"
     )

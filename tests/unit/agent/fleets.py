@@ -8,7 +8,7 @@ from typing import Any
 
 from warrend.config import Config, parse
 
-from ansible_collections.warren.vpn.plugins.module_utils import _agent, _inventory
+from ansible_collections.warren.vpn.plugins.plugin_utils import _agent, _inventory
 
 LEASE_SECONDS, IDLE_SECONDS = 8, 240
 CITIES = {"ams": "Amsterdam", "nyc": "New York", "fra": "Frankfurt"}

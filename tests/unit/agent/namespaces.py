@@ -20,8 +20,8 @@ from typing import Any
 from warrend.conntrack import EXIT_KIND, OWN_KIND, handle
 
 from ansible_collections.warren.vpn.plugins.filter import server as server_filter
-from ansible_collections.warren.vpn.plugins.module_utils import _links, _network, _nftables, _rules, _wireguard
-from ansible_collections.warren.vpn.plugins.plugin_utils import _templates
+from ansible_collections.warren.vpn.plugins.module_utils import _network, _nftables, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.plugin_utils import _links, _templates
 
 CLONE_NEWNET = 0x4000_0000
 OWN = Path("/proc/thread-self/ns/net")

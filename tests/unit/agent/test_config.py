@@ -27,7 +27,8 @@ from warrend.conntrack import (
 )
 
 from ansible_collections.warren.vpn.plugins.filter import agent_config
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _wireguard
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing, _agent, _links
 
 
 def text(read: dict[str, Any], slug: str = "ams") -> str:

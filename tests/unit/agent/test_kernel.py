@@ -17,7 +17,8 @@ from warrend.conntrack import handle
 from warrend.kernel import Kernel, handshakes
 from warrend.tables import Key, Tables, TablesError, TablesGoneError, Value
 
-from ansible_collections.warren.vpn.plugins.module_utils import _links, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.plugin_utils import _links
 
 ALICE: dict[Key, Value] = {
     ("client_mark4", "10.100.0.1"): 0x7000_0002,

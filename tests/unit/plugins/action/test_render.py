@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _contents
+from ansible_collections.warren.vpn.plugins.plugin_utils import _contents
 
 COLLECTIONS = Path(_contents.__file__).parents[5]
 PROGRAM = Path(sys.executable).parent / "ansible-playbook"

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _host, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 

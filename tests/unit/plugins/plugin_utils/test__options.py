@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.warren.vpn.plugins.module_utils._problems import Unreadable
 from ansible_collections.warren.vpn.plugins.plugin_utils import _options
+from ansible_collections.warren.vpn.plugins.plugin_utils._problems import Unreadable
 
 ROLES = {
     "access": {"access_ports": {"type": "list", "elements": "int", "default": []}},

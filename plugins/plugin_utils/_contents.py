@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import _host, _install, _network, _nftables
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _install, _network, _nftables
 
 SECRET, READABLE = 0o600, 0o644
 

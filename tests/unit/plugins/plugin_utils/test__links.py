@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.warren.vpn.plugins.module_utils import _inventory, _links
+from ansible_collections.warren.vpn.plugins.plugin_utils import _inventory, _links
 
 SECRET = "a secret that is long enough, really"
 IDS = st.integers(min_value=1, max_value=4000)

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _inventory
-from ansible_collections.warren.vpn.plugins.module_utils._problems import Unreadable
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing, _inventory
+from ansible_collections.warren.vpn.plugins.plugin_utils._problems import Unreadable
 
 NAMES = ["ams", "fra", "nyc"]
 OPTIONS = {"server": ["server_wireguard"], "control_mesh": ["control_mesh_tcp_ports"], "access": []}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _contents, _host, _network
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _network
+from ansible_collections.warren.vpn.plugins.plugin_utils import _contents
 
 LINK = {
     "name": "wg0ctl", "purpose": "control_mesh", "public_key": "A" * 43 + "=", "listen_port": 20000, "mtu": 1420,

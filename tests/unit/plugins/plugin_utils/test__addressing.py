@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing as a
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing as a
 
 IDS = st.integers(1, 254)
 PREFIXES = st.sampled_from(["10.77.0.0/24", "10.32.0.0/12", "fd57:6172:7265:1::/64", "fd57::/118"])

@@ -1,29 +1,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The file beside the inventory, written by the module as Ansible runs it."""
+"""The file beside the inventory, written by the action."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-MODULE = Path(__file__).parents[4] / "plugins/modules/record.py"
+from ansible_collections.warren.vpn.plugins.action.record import ActionModule
+
+Record = Callable[..., dict[str, Any]]
 
 
-def record(path: Path, values: dict[str, Any], **more: Any) -> dict[str, Any]:
-    arguments = {"path": str(path), "variable": "warren_public_keys", "values": values, **more}
-    code = f"import runpy, sys; sys.path[:0] = {sys.path!r}; runpy.run_path({str(MODULE)!r}, run_name='__main__')"
-    given = json.dumps({"ANSIBLE_MODULE_ARGS": arguments})
-    result = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, text=True, check=False)
-    answer: dict[str, Any] = json.loads(result.stdout)
-    return answer
+@pytest.fixture(name="record")
+def _record(act: Callable[..., dict[str, Any]]) -> Record:
+    def record(path: Path, values: dict[str, Any], check: bool = False, **more: Any) -> dict[str, Any]:
+        return act(ActionModule, {"path": str(path), "variable": "warren_public_keys", "values": values, **more}, check)
+
+    return record
 
 
-def test_values_are_merged_and_the_file_is_stable(tmp_path: Path) -> None:
+def test_values_are_merged_and_the_file_is_stable(record: Record, tmp_path: Path) -> None:
     path = tmp_path / "all" / "keys.yml"
     assert record(path, {"ams": {"control_mesh": "A"}})["changed"]
     assert record(path, {"ams": {"access": "B"}, "fra": {"control_mesh": "C"}})["changed"]
@@ -35,15 +35,15 @@ def test_values_are_merged_and_the_file_is_stable(tmp_path: Path) -> None:
     assert yaml.safe_load(path.read_text()) == {"warren_public_keys": {"fra": {"control_mesh": "C"}}}
 
 
-def test_check_mode_writes_nothing_and_shows_the_same(tmp_path: Path) -> None:
+def test_check_mode_writes_nothing_and_shows_the_same(record: Record, tmp_path: Path) -> None:
     path = tmp_path / "all" / "keys.yml"
-    dry = record(path, {"ams": {"control_mesh": "A"}}, _ansible_check_mode=True)
+    dry = record(path, {"ams": {"control_mesh": "A"}}, check=True)
     assert dry["changed"]
     assert not path.exists()
     assert record(path, {"ams": {"control_mesh": "A"}})["diff"] == dry["diff"]
 
 
-def test_a_file_that_ansible_would_then_ignore(tmp_path: Path) -> None:
+def test_a_file_that_ansible_would_then_ignore(record: Record, tmp_path: Path) -> None:
     (tmp_path / "all.yml").write_text("a: 1\n")
     answer = record(tmp_path / "all" / "keys.yml", {"ams": {}})
     assert answer["failed"]
@@ -53,7 +53,7 @@ def test_a_file_that_ansible_would_then_ignore(tmp_path: Path) -> None:
     assert not (tmp_path / "all").exists()
 
 
-def test_a_file_that_is_not_ours(tmp_path: Path) -> None:
+def test_a_file_that_is_not_ours(record: Record, tmp_path: Path) -> None:
     path = tmp_path / "keys.yml"
     path.write_text("- a list\n")
     answer = record(path, {"ams": {}})

@@ -13,9 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
-from typing import Union
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 CONTROL_INTERFACE = "wg0ctl"
 ACCESS_INTERFACE = "wg0access"

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import segno
-from ansible.module_utils.testing import patch_module_args
+from ansible.utils.display import Display
 
+from ansible_collections.warren.vpn.plugins.action.client_files import ActionModule
 from ansible_collections.warren.vpn.plugins.filter import client_tunnels
-from ansible_collections.warren.vpn.plugins.module_utils import _client_files
-from ansible_collections.warren.vpn.plugins.modules import client_files
+from ansible_collections.warren.vpn.plugins.plugin_utils import _client_codes, _client_files
 
 Run = Callable[..., dict[str, Any]]
 
-AMS_KEY, FRA_KEY = client_files.public_half(client_files.make_key()), client_files.public_half(client_files.make_key())
+AMS_KEY, FRA_KEY = (_client_codes.public_half(_client_codes.make_key()) for _server in "12")
 SERVERS = {
     "ams": {
         "name": "ams", "slug": "ams", "label": "Amsterdam", "public_key": AMS_KEY, "endpoint": "198.51.100.11:51820",
@@ -50,20 +50,16 @@ def _open_umask() -> Iterator[None]:
 
 
 @pytest.fixture(name="run")
-def _run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the module for clients, or with tunnels of one's own, and returns what it prints."""
+def _run(tmp_path: Path, act: Callable[..., dict[str, Any]]) -> Run:
+    """Calls the action for clients, or with tunnels of one's own, and returns its result."""
 
     def run(*clients: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
         given = {"directory": str(tmp_path / "clients"), "tunnels": tunnels(*clients), **options}
-        with (
-            patch_module_args({**given, "_ansible_check_mode": check, "_ansible_diff": True}),
-            pytest.raises(SystemExit),
-        ):
-            client_files.main()
-        printed = capsys.readouterr().out
+        result = act(ActionModule, given, check)
+        shown = json.dumps(result)
         for key in private_keys(tmp_path):
-            assert key not in printed
-        return dict(json.loads(printed))
+            assert key not in shown
+        return result
 
     return run
 
@@ -102,7 +98,7 @@ def test_file_for_a_client_without_a_key(run: Run, tmp_path: Path) -> None:
         "AllowedIPs = 0.0.0.0/0, ::/0\n"
         "PersistentKeepalive = 25\n"
     )
-    assert result["public_keys"] == {"alice": client_files.public_half(private_key)}
+    assert result["public_keys"] == {"alice": _client_codes.public_half(private_key)}
     assert result["changed"]
 
 
@@ -136,7 +132,7 @@ def test_qr_codes_say_what_the_file_says(run: Run, tmp_path: Path) -> None:
 
 def test_second_run_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = run(client("alice"))["public_keys"]["alice"]
-    monkeypatch.setattr(client_files, "draw_all", lambda configs: pytest.fail("draws codes again") if configs else [])
+    monkeypatch.setattr(_client_codes, "draw_all", lambda configs: pytest.fail("draws codes again") if configs else [])
     result = run(client("alice", public_key=recorded))
     assert (result["changed"], result["changed_files"], result["public_keys"]) == (False, [], {})
     # A run that was cut off after the files and before the record finds the key pair it made.
@@ -217,8 +213,8 @@ def test_modes_that_were_changed_are_mended(run: Run, tmp_path: Path) -> None:
 
 
 def test_client_with_a_key_of_its_own(run: Run, tmp_path: Path) -> None:
-    private_key = client_files.make_key()
-    own = client("office", public_key=client_files.public_half(private_key), own_key=True)
+    private_key = _client_codes.make_key()
+    own = client("office", public_key=_client_codes.public_half(private_key), own_key=True)
     result = run(own)
     path = config(tmp_path, "office/ams")
     assert result["public_keys"] == {}
@@ -239,7 +235,7 @@ def test_client_with_a_key_of_its_own(run: Run, tmp_path: Path) -> None:
 
 def test_client_that_now_brings_its_own_key(run: Run, tmp_path: Path) -> None:
     run(client("alice"))
-    own = client("alice", public_key=client_files.public_half(client_files.make_key()), own_key=True)
+    own = client("alice", public_key=_client_codes.public_half(_client_codes.make_key()), own_key=True)
     result = run(own)
     assert private_keys(tmp_path) == []
     assert [path.name for path in config(tmp_path).parent.iterdir()] == ["ams.conf"]
@@ -247,13 +243,13 @@ def test_client_that_now_brings_its_own_key(run: Run, tmp_path: Path) -> None:
 
 
 def test_many_codes_are_drawn_alike() -> None:
-    configs = [f"[Interface]\nMTU = {number}\n" for number in range(1400, 1400 + client_files.MANY)]
-    assert client_files.draw_all(configs) == [client_files.draw(config) for config in configs]
+    configs = [f"[Interface]\nMTU = {number}\n" for number in range(1400, 1400 + _client_codes.MANY)]
+    assert _client_codes.draw_all(configs) == [_client_codes.draw(config) for config in configs]
 
 
 def test_warnings(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warned: list[str] = []
-    monkeypatch.setattr(client_files.AnsibleModule, "warn", lambda _module, warning: warned.append(warning))
+    monkeypatch.setattr(Display, "warning", lambda _display, warning: warned.append(warning))
     run(client("alice"), client("old"))
     servers = [SERVERS["ams"], {**SERVERS["fra"], "public_key": None}]
     run(tunnels=tunnels(client("alice"), client("bob", server="fra.example.net"), servers=servers))
@@ -265,7 +261,7 @@ def test_warnings(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_private_key_that_is_lost(run: Run, tmp_path: Path) -> None:
-    keys = [client_files.public_half(client_files.make_key()) for _client in range(2)]
+    keys = [_client_codes.public_half(_client_codes.make_key()) for _client in range(2)]
     result = run(client("alice", public_key=keys[0]), client("bob", public_key=keys[1]), client("new"))
     where = f"{tmp_path}/clients"
     assert result["msg"] == "\n".join(
@@ -278,7 +274,7 @@ def test_private_key_that_is_lost(run: Run, tmp_path: Path) -> None:
 
 def test_private_key_that_is_another(run: Run, tmp_path: Path) -> None:
     run(client("alice"))
-    public_key = client_files.public_half(client_files.make_key())
+    public_key = _client_codes.public_half(_client_codes.make_key())
     where = f"{tmp_path}/clients/alice"
     assert run(client("alice", public_key=public_key))["msg"] == (
         f"alice: the private key of the public key on record, {public_key}, is lost: {where}/ams.conf has another. "
@@ -289,7 +285,7 @@ def test_private_key_that_is_another(run: Run, tmp_path: Path) -> None:
 def test_private_keys_that_differ(run: Run, tmp_path: Path) -> None:
     run(client("alice"))
     other = config(tmp_path, "alice/home")
-    other.write_text(f"[Interface]\nPrivateKey={client_files.make_key()}\n")
+    other.write_text(f"[Interface]\nPrivateKey={_client_codes.make_key()}\n")
     assert run(client("alice"))["msg"] == (
         f"alice: {tmp_path}/clients/alice/ams.conf and {other} have different private keys, and no public key is on "
         "record. Remove the file that is not in use."
@@ -327,7 +323,7 @@ def test_directory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 
 
 def test_library_that_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_files, "MISSING", ["segno"])
+    monkeypatch.setattr(_client_codes, "segno", None)
     message = run(client("alice"))["msg"]
     assert message.startswith("Failed to import the required Python library (segno) on ")
     assert "This is required to write the clients' files." in message

@@ -8,12 +8,11 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import _client_files, _problems
+from . import _client_codes, _client_files, _problems
 
 Client = Mapping[str, Any]
 Server = Mapping[str, Any]
@@ -26,22 +25,12 @@ class ClientError(Exception):
     """What stands in the way. The message says what to do, and holds no secret."""
 
 
-@dataclass
-class Tools:
-    """What the module has from libraries that Python does not bring."""
-
-    make_key: Callable[[], str]
-    public_half: Callable[[str], str]
-    draw_all: Callable[[list[str]], list[tuple[bytes, str]]]
-    """The QR codes of files: a stamped PNG image, and text for a terminal."""
-
-
 class Clients:
     """The files of the clients of one call."""
 
-    def __init__(self, parameters: Mapping[str, Any], tools: Tools, check_mode: bool) -> None:
+    def __init__(self, parameters: Mapping[str, Any], check_mode: bool) -> None:
         self.directory, self.tunnel = Path(parameters["directory"]), parameters["tunnels"]
-        self.tools, self.check_mode = tools, check_mode
+        self.check_mode = check_mode
         self.servers = {server["name"]: server for server in self.tunnel["servers"]}
         self.by_slug = {server["slug"]: server["name"] for server in self.tunnel["servers"]}
         clients = {client["name"]: client for client in self.tunnel["clients"]}
@@ -54,7 +43,7 @@ class Clients:
         self.gone = sorted(path.name for path in folders if path.name not in clients)
         self.public_keys: dict[str, str] = {}
         self.keyless: dict[str, list[str]] = {}
-        self.writer = Writer(tools)
+        self.writer = Writer()
 
     def compare(self) -> None:
         """Find out what is to be written."""
@@ -90,9 +79,9 @@ class Clients:
         if not servers:
             return
         if client["public_key"] is None:
-            private_key = private_key or (TO_BE_MADE if self.check_mode else self.tools.make_key())
+            private_key = private_key or (TO_BE_MADE if self.check_mode else _client_codes.make_key())
             known = private_key != TO_BE_MADE
-            self.public_keys[client["name"]] = self.tools.public_half(private_key) if known else ""
+            self.public_keys[client["name"]] = _client_codes.public_half(private_key) if known else ""
         self.writer.directory(where)
         for server in servers:
             path = where / f"{server['slug']}.conf"
@@ -116,7 +105,7 @@ class Clients:
             )
         if wanted is None:
             return next(iter(found), "")
-        private_key = next((key for key in found if self.tools.public_half(key) == wanted), "")
+        private_key = next((key for key in found if _client_codes.public_half(key) == wanted), "")
         if not private_key and not client["own_key"]:
             what = f"{next(iter(found.values()))} has another" if found else f"no .conf file in {where} has it"
             raise ClientError(
@@ -138,8 +127,7 @@ class Clients:
 class Writer:
     """Compares files with what they should be, and notes the differences. ``write`` makes them so."""
 
-    def __init__(self, tools: Tools) -> None:
-        self.tools = tools
+    def __init__(self) -> None:
         self.directories: list[Path] = []
         self.modes: list[tuple[Path, int]] = []
         self.writes: dict[Path, bytes] = {}
@@ -187,8 +175,8 @@ class Writer:
             path.chmod(mode)
         for path, content in self.writes.items():
             _replace(path, content, lasting=True)
-        drawn = self.tools.draw_all([config for _path, config in self.codes])
-        for (path, _config), (image, terminal) in zip(self.codes, drawn):
+        drawn = _client_codes.draw_all([config for _path, config in self.codes])
+        for (path, _config), (image, terminal) in zip(self.codes, drawn, strict=True):
             _replace(path.with_suffix(".png"), image)
             _replace(path.with_suffix(".txt"), terminal.encode())
         for path in self.removals:
@@ -204,7 +192,7 @@ class Writer:
         self.diff.append({"before": before, "after": after, "before_header": str(path), "after_header": str(path)})
 
     def _shown(self, config: str) -> str:
-        return _client_files.shown(config, self.tools.public_half)
+        return _client_files.shown(config, _client_codes.public_half)
 
 
 def _read(path: Path) -> str:

@@ -36,16 +36,7 @@ _value:
   type: str
 """
 
-from collections.abc import Callable
-from typing import Any
-
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import link_of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, link_of_server
 from ansible_collections.warren.vpn.plugins.plugin_utils._links import access_link
 
-
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"access_link": link_of_server(access_link)}
+FilterModule = filters(access_link=link_of_server(access_link))

@@ -48,11 +48,11 @@ _value:
   type: str
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.warren.vpn.plugins.plugin_utils._agent import config, config_text
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, of_server
 
 
 def agent_config(
@@ -62,9 +62,4 @@ def agent_config(
     return config_text(config(fleet, server, int(lease_seconds), int(idle_seconds), portal_names))
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"agent_config": of_server(agent_config)}
+FilterModule = filters(agent_config=of_server(agent_config))

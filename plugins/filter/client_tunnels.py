@@ -30,26 +30,15 @@ _value:
   type: dict
 """
 
-import json
-from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-
 from ansible_collections.warren.vpn.plugins.plugin_utils._client_files import tunnels
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, load
 
 
 def client_tunnels(fleet: str) -> dict[str, Any]:
-    """See DOCUMENTATION."""
-    try:
-        return tunnels(json.loads(fleet))
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"not a fleet as validate_inventory makes it: {error!r}") from error
+    """What stands in the files of all clients."""
+    return tunnels(load(fleet))
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"client_tunnels": client_tunnels}
+FilterModule = filters(client_tunnels=client_tunnels)

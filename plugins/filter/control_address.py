@@ -1,7 +1,5 @@
-# Copyright (c) 2026 the warren.vpn authors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter warren.vpn.control_address."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ DOCUMENTATION = r"""
 name: control_address
 short_description: The address of a server in the control mesh
 version_added: 1.0.0
-author: the warren.vpn authors
+author:
+  - The warren.vpn authors (@warren-vpn)
 description:
   - The network address plus the server_id, IPv4 or IPv6.
   - The first and the last address of the prefix belong to nobody.
@@ -37,24 +36,13 @@ _value:
   type: str
 """
 
-from typing import Any
-
-from ansible.errors import AnsibleFilterError
-
-from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import host_address
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters
 
 
 def control_address(server_id: int, prefix: str) -> str:
-    """See DOCUMENTATION."""
-    try:
-        return _addressing.host_address(prefix, server_id)
-    except (TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"warren.vpn.control_address: {error}") from error
+    """The number leads, as the value that is filtered."""
+    return host_address(prefix, server_id)
 
 
-class FilterModule:
-    """What Ansible looks for."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filter by its name."""
-        return {"control_address": control_address}
+FilterModule = filters(control_address=control_address)

@@ -38,22 +38,17 @@ _value:
   sample: {fra v4: 10.77.0.2, fra v6: "fd57:6172:7265:1::2"}
 """
 
-import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, load
 
 
 def control_addresses(fleet: str, servers: Sequence[str]) -> dict[str, str]:
-    """Map ``name v4`` and ``name v6`` to the addresses."""
-    known = json.loads(fleet)["servers"]
+    """The addresses by the server's name and the family."""
+    known = load(fleet)["servers"]
     return {
         f"{name} v{family}": known[name][f"control{family}"] for name in servers if name in known for family in "46"
     }
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"control_addresses": control_addresses}
+FilterModule = filters(control_addresses=control_addresses)

@@ -1,7 +1,5 @@
-# Copyright (c) 2026 the warren.vpn authors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter warren.vpn.link_interface."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ DOCUMENTATION = r"""
 name: link_interface
 short_description: The name of the multihop link towards a server
 version_added: 1.0.0
-author: the warren.vpn authors
+author:
+  - The warren.vpn authors (@warren-vpn)
 description:
   - C(wg0mh-r<id>), at most 15 bytes.
 options:
@@ -31,24 +30,7 @@ _value:
   type: str
 """
 
-from typing import Any
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import link_interface
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters
 
-from ansible.errors import AnsibleFilterError
-
-from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
-
-
-def link_interface(server_id: int) -> str:
-    """See DOCUMENTATION."""
-    try:
-        return _addressing.link_interface(server_id)
-    except (TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"warren.vpn.link_interface: {error}") from error
-
-
-class FilterModule:
-    """What Ansible looks for."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filter by its name."""
-        return {"link_interface": link_interface}
+FilterModule = filters(link_interface=link_interface)

@@ -1,7 +1,5 @@
-# Copyright (c) 2026 the warren.vpn authors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter warren.vpn.link_port."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ DOCUMENTATION = r"""
 name: link_port
 short_description: The UDP port of the multihop link towards a server
 version_added: 1.0.0
-author: the warren.vpn authors
+author:
+  - The warren.vpn authors (@warren-vpn)
 description:
   - The base plus the server_id.
 positional: base
@@ -36,24 +35,13 @@ _value:
   type: int
 """
 
-from typing import Any
-
-from ansible.errors import AnsibleFilterError
-
-from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import link_port as port
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters
 
 
 def link_port(server_id: int, base: int) -> int:
-    """See DOCUMENTATION."""
-    try:
-        return _addressing.link_port(base, server_id)
-    except (TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"warren.vpn.link_port: {error}") from error
+    """The number leads, as the value that is filtered."""
+    return port(base, server_id)
 
 
-class FilterModule:
-    """What Ansible looks for."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filter by its name."""
-        return {"link_port": link_port}
+FilterModule = filters(link_port=link_port)

@@ -38,21 +38,16 @@ _value:
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.warren.vpn.plugins.plugin_utils import _links
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, of_server
 
 
 def multihop_links(fleet: Mapping[str, Any], server: str) -> list[str]:
-    """The links."""
+    """Each link as JSON."""
     return [json.dumps(link) for link in _links.multihop_links(fleet, server)]
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"multihop_links": of_server(multihop_links)}
+FilterModule = filters(multihop_links=of_server(multihop_links))

@@ -39,14 +39,12 @@ _value:
   sample: {fra v4: {public: 198.51.100.12, internal: 10.77.0.2}}
 """
 
-import json
-from collections.abc import Callable
-from typing import Any
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, load
 
 
 def neighbours(fleet: str, host: str) -> dict[str, dict[str, str]]:
     """The addresses to try."""
-    ring = sorted(json.loads(fleet)["servers"].values(), key=lambda server: server["id"])
+    ring = sorted(load(fleet)["servers"].values(), key=lambda server: server["id"])
     place = next((number for number, server in enumerate(ring) if server["name"] == host), None)
     seen = ring if place is None else [ring[(place + 1) % len(ring)]][: len(ring) - 1]
     return {
@@ -57,9 +55,4 @@ def neighbours(fleet: str, host: str) -> dict[str, dict[str, str]]:
     }
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"neighbours": neighbours}
+FilterModule = filters(neighbours=neighbours)

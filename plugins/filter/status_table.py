@@ -30,10 +30,15 @@ _value:
   type: str
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import MULTIHOP_INTERFACE
+from ansible_collections.warren.vpn.plugins.plugin_utils._addressing import (
+    ACCESS_INTERFACE,
+    CONTROL_INTERFACE,
+    MULTIHOP_INTERFACE,
+)
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters
 
 EXIT_LINKS = f"{MULTIHOP_INTERFACE}-"
 COLUMNS = ("server", "links up", "mesh", "oldest handshake", "exits", "clients", "version", "")
@@ -46,7 +51,7 @@ def row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     links = result["links"]
     if not links:
         return (name, "-", "-", "-", "-", "-", "-", "NOT DEPLOYED: run site.yml")
-    mesh, access = links.get("wg0ctl"), links.get("wg0access")
+    mesh, access = links.get(CONTROL_INTERFACE), links.get(ACCESS_INTERFACE)
     exits = [link for link_name, link in links.items() if link_name.startswith(EXIT_LINKS)]
     oldest = mesh["oldest_handshake"] if mesh else None
     notes = [f"{link} IS DOWN" for link, state in sorted(links.items()) if not state["up"]]
@@ -76,9 +81,4 @@ def status_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"status_table": status_table}
+FilterModule = filters(status_table=status_table)

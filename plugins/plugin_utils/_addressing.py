@@ -57,6 +57,18 @@ PACKET_MARKS = {
 """What a packet has been approved for: an answer by a forwarded port, a session of another server, a client's way from
 here or by an exit, and what comes back to either. All have the bit by which routing knows what was approved."""
 
+KIND_MASK = 0xF000_0000
+"""The top digit of a mark of a packet or of a flow: what kind it is."""
+
+TRACKED_MASK = 0x7000_0000
+"""Bits of which every mark of ours on a flow has one."""
+
+CLIENTS_MASK = FLOW_MARKS["own"] & FLOW_MARKS["exit"]
+"""Bits that the marks of a client's own flows have in common, and no other mark has."""
+
+EXIT_SEED = "@secret:access_exit_seed@"
+"""Stands in rules for the number by which a server spreads clients over its exit addresses. Each makes its own."""
+
 LINK_GROUPS_OURS, LINK_GROUPS_MASK = 0x5700_0000, 0xFF00_0000
 """The first byte of a device group is a W, and no other program's: one comparison tells all links of the fleet from the
 rest."""

@@ -143,13 +143,6 @@ def remotes(fleet: Fleet, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def listen_ports(fleet: Fleet, name: str) -> list[int]:
-    """The UDP ports on which WireGuard answers on a server, see the functions of its links."""
-    settings = fleet["settings"]
-    access = [settings["access_port"]] if fleet["servers"][name]["access"] else []
-    return [settings["control_port"], settings["multihop_port"], *access, *(r["port"] for r in remotes(fleet, name))]
-
-
 def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
     """The multihop links of a server: one on which all entries arrive, and one towards each exit.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import segno
+from ansible.errors import AnsibleFilterError
 from ansible.utils.display import Display
 
 from ansible_collections.warren.vpn.plugins.action.client_files import ActionModule
@@ -334,6 +335,7 @@ def test_malformed_private_keys_are_none() -> None:
         assert _client_files.private_key_in(f"[Interface]\n{line}\n") == ""
 
 
+FILTER = client_tunnels.FilterModule().filters()["client_tunnels"]
 FLEET = {
     "settings": {"mtu": 1420, "client_dns": ["9.9.9.9"], "portal_address": "10.31.33.7", "access_port": 51820},
     "servers": {
@@ -353,7 +355,7 @@ FLEET = {
 
 
 def test_filter_takes_the_tunnels_from_the_fleet() -> None:
-    assert client_tunnels.client_tunnels(json.dumps(FLEET)) == {
+    assert FILTER(json.dumps(FLEET)) == {
         "mtu": 1420,
         "dns": ["9.9.9.9"],
         "portal": "10.31.33.7",
@@ -366,5 +368,5 @@ def test_filter_takes_the_tunnels_from_the_fleet() -> None:
 
 
 def test_filter_says_what_it_was_given() -> None:
-    with pytest.raises(client_tunnels.AnsibleFilterError, match="not a fleet as validate_inventory makes it: KeyError"):
-        client_tunnels.client_tunnels("{}")
+    with pytest.raises(AnsibleFilterError, match=r"^warren\.vpn\.client_tunnels: no 'settings'"):
+        FILTER("{}")

@@ -1,7 +1,5 @@
-# Copyright (c) 2026 the warren.vpn authors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter warren.vpn.inventory."""
 
 from __future__ import annotations
 
@@ -9,10 +7,11 @@ DOCUMENTATION = r"""
 name: inventory
 short_description: Read and check the inventory of a fleet
 version_added: 1.0.0
-author: the warren.vpn authors
+author:
+  - The warren.vpn authors (@warren-vpn)
 description:
-  - Reads the variables of every server, computes nothing that a host would have to be asked for, and reports all that
-    is wrong at once.
+  - Reads the variables of every host of the fleet, computes nothing that a host would have to be asked for, and reports
+    all that is wrong at once.
   - Contacts no host. The role P(warren.vpn.validate_inventory#role) is what a playbook uses.
 positional: groups, run
 options:
@@ -21,7 +20,7 @@ options:
     type: dict
     required: true
   groups:
-    description: The variable V(groups). Members of V(warren_servers) and V(warren_access) are read.
+    description: The variable V(groups). The members of the groups of every kind of host are read.
     type: dict
     required: true
   run:
@@ -56,7 +55,7 @@ _value:
       type: list
       elements: str
     unenrolled:
-      description: Servers of the run that need a key made and recorded first.
+      description: Hosts of the run that need a key made and recorded first.
       type: list
       elements: str
 """
@@ -65,15 +64,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _inventory, _options
+from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _inventory, _kinds, _options
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters
 
 
 def inventory(hostvars: Any, groups: Mapping[str, Sequence[str]], run: Sequence[str]) -> dict[str, Any]:
-    """See DOCUMENTATION."""
-    servers, access = ([str(name) for name in groups.get(group, ())] for group in ("warren_servers", "warren_access"))
+    """What the inventory says, with the fleet as JSON."""
     roles = _options.role_options()
-    hosts = _hostvars.host_variables(hostvars, servers, frozenset().union(*roles.values()))
-    reading = _inventory.read(hosts, servers, access, [str(name) for name in run], roles)
+    members = _kinds.plain_groups(groups)
+    wanted = _inventory.variables() | _inventory.HANDED_ON.union(*roles.values())
+    hosts = _hostvars.host_variables(hostvars, _kinds.hosts_of(members), wanted)
+    reading = _inventory.read(hosts, members, [str(name) for name in run], roles)
     reading.problems += _options.check(hosts, roles)
     return {
         "fleet": json.dumps(reading.fleet),
@@ -83,9 +84,4 @@ def inventory(hostvars: Any, groups: Mapping[str, Sequence[str]], run: Sequence[
     }
 
 
-class FilterModule:
-    """What Ansible looks for."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filter by its name."""
-        return {"inventory": inventory}
+FilterModule = filters(inventory=inventory)

@@ -172,12 +172,12 @@ def _recorded(report: Report, listed: Sequence[Mapping[str, Any]], recorded: Map
         )
 
 
-def check_keys(report: Report, found: Mapping[str, Server], listed: Sequence[Mapping[str, Any]]) -> None:
+def check_keys(report: Report, recorded: Mapping[str, Mapping[str, str]], listed: Sequence[Mapping[str, Any]]) -> None:
     """No public key stands twice: WireGuard would give the second peer all the packets of the first."""
     owners: dict[str, str] = {}
     remedy = "Each needs a key pair of its own: remove one of them to have it made."
-    for name, server in found.items():
-        for purpose, key in server["keys"].items():
+    for name, keys in recorded.items():
+        for purpose, key in keys.items():
             owner = owners.setdefault(key, f"{name} ({purpose})")
             if owner != f"{name} ({purpose})":
                 report.add(FLEET, f"warren_public_keys[{name}].{purpose}", key, f"also the key of {owner}", remedy)

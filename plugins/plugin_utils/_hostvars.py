@@ -14,27 +14,23 @@ from jinja2.exceptions import TemplateError
 from ansible_collections.warren.vpn.plugins.plugin_utils._problems import Unreadable
 
 FLEET_WIDE = "warren_"
-OURS = (FLEET_WIDE, "server_")
-NOT_READ = ("ansible_", "inventory_", "_", "group", "lab_")
 
 
 class _Template(Exception):
     """A value that has to be rendered first."""
 
 
-def host_variables(
-    hostvars: Any, names: Collection[str], options: Collection[str] = ()
-) -> dict[str, dict[str, object]]:
-    """The variables of each of ``names``, rendered, as plain types. One that cannot be rendered is ``Unreadable``.
+def host_variables(hostvars: Any, names: Collection[str], wanted: Collection[str]) -> dict[str, dict[str, object]]:
+    """The variables of each of ``names``: those ``wanted`` rendered, as plain types, the others by name only.
 
-    Variables that are neither ours nor ``options`` of our roles count by name only.
+    One that cannot be rendered is ``Unreadable``.
 
     Ansible puts all variables of a host together each time that hostvars is asked for it (about a millisecond), and
     rendering a list of thousands of clients takes far longer. So each host is asked once, only templates are
     rendered, and a value of the fleet that many hosts share is rendered once.
     """
     shared: dict[tuple[str, int], tuple[object, object]] = {}
-    return {name: _Host(hostvars, name, shared).variables(options) for name in names}
+    return {name: _Host(hostvars, name, shared).variables(wanted) for name in names}
 
 
 class _Host:
@@ -43,12 +39,8 @@ class _Host:
         self.raw: Mapping[str, Any] = getattr(hostvars, "raw_get", hostvars.__getitem__)(name)
         self.rendered: Mapping[str, Any] | None = None
 
-    def variables(self, options: Collection[str]) -> dict[str, object]:
-        return {
-            str(name): self.read(name) if name.startswith(OURS) or name in options else None
-            for name in self.raw
-            if not name.startswith(NOT_READ)
-        }
+    def variables(self, wanted: Collection[str]) -> dict[str, object]:
+        return {str(name): self.read(name) if name in wanted else None for name in self.raw}
 
     def read(self, name: str) -> object:
         raw = self.raw[name]

@@ -3,19 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads the whole inventory once, into a plain dict called the fleet, and reports all that is wrong with it.
 
-Private to the collection. This file turns variables into values, one at a time; ``_checks.py`` compares the values
-with each other; ``_clients.py`` does both for clients; ``_problems.py`` says what a problem is. Nothing here contacts
-a host or reads a file.
+Private to the collection. This file reads what the whole fleet shares; each kind of host reads and compares its own
+(``_kinds.py``); ``_clients.py`` does both for clients; ``_problems.py`` says what a problem is. Nothing here contacts a
+host or reads a file.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import _addressing, _checks, _clients, _problems
+from . import _clients, _names, _problems
+from ._kinds import KINDS, Groups, Kind, groups_of, hosts_of, purposes_of
 from ._problems import FLEET, Place, Report
 
 SETTINGS: dict[str, tuple[str, object]] = {
@@ -42,37 +42,23 @@ SETTINGS: dict[str, tuple[str, object]] = {
 }
 """The fleet's settings: name without ``warren_``, kind, default. The defaults stand nowhere else."""
 
-NAT_PORTS = "30000-51000"
-"""Default of ``server_nat_ports``, the range of the source document."""
-
-PURPOSES = ("control_mesh", "multihop", "access")
-"""What a server's keys are for, in the order they are reported. The last is needed in group warren_access only."""
-
 SECRET_LENGTH = 32
 
-SERVER_VARIABLES = frozenset(
-    f"server_{name}" for name in ("id", "slug", "label", "region", "entry_addresses", "exit_addresses", "nat_ports")
-)
-FLEET_VARIABLES = frozenset(f"warren_{name}" for name in SETTINGS) | frozenset(
-    ("warren_fleet_secret", "warren_public_keys", "warren_clients", "warren_client_keys")
-)
-NOT_READ_HERE = frozenset(
-    f"warren_{name}" for name in ("fleet", "unenrolled", "enrolled", "client_keys_made", "serial", "records_dir")
-)
+FLEET_VARIABLES = frozenset(("warren_fleet_secret", "warren_public_keys", "warren_clients", "warren_client_keys"))
+"""What the whole fleet shares, besides the settings."""
+
+HANDED_ON = frozenset(("warren_enrolled", "warren_client_keys_made"))
+"""Facts of a host, made earlier in this run."""
+
+NOT_READ_HERE = frozenset(f"warren_{name}" for name in ("fleet", "unenrolled", "serial", "records_dir"))
 """Known, but nothing to read: facts that a host has once the inventory was read, and options of playbooks."""
 
-SLUG = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-SLUG_BYTES = 15
-
-
-def purposes(access: bool) -> tuple[str, ...]:
-    """What a server needs keys for; ``access`` says whether it is in group warren_access."""
-    return PURPOSES if access else PURPOSES[:-1]
+Hosts = Mapping[str, Mapping[str, object]]
 
 
 @dataclass
 class Reading:
-    """The result. ``fleet`` is empty when there are problems; ``unenrolled`` are servers of the run without a key."""
+    """The result. ``fleet`` is empty when there are problems; ``unenrolled`` are hosts of the run without a key."""
 
     fleet: dict[str, Any] = field(default_factory=dict)
     problems: list[_problems.Problem] = field(default_factory=list)
@@ -80,84 +66,149 @@ class Reading:
     unenrolled: list[str] = field(default_factory=list)
 
 
+def variables(kinds: Sequence[Kind] = KINDS) -> frozenset[str]:
+    """The variables that an inventory gives a value."""
+    return FLEET_VARIABLES.union((f"warren_{name}" for name in _all_settings(kinds)), *(k.variables for k in kinds))
+
+
 def read(
-    hosts: Mapping[str, Mapping[str, object]],
-    servers: Sequence[str],
-    access: Sequence[str],
-    run: Sequence[str],
+    hosts: Hosts,
+    groups: Groups,
+    run: Collection[str],
     options: Mapping[str, Collection[str]] | None = None,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Reading:
     """Read and check a fleet.
 
-    ``hosts`` maps a host's name to the variables that its inventory gives it, ``servers`` and ``access`` are the
-    members of the two groups, ``run`` the hosts of this run. ``options`` maps a role's name to the names of its
-    options: a variable that starts with the name of one of these roles and is none of them is reported.
+    ``hosts`` maps a host's name to the variables that its inventory gives it, ``groups`` a group to its members,
+    ``run`` are the hosts of this run. ``options`` maps a role's name to the names of its options: a misspelt one is
+    reported. ``kinds`` is what a host can be.
     """
     report = Report()
-    _checks.groups(report, servers, access)
-    if not servers:
+    members = hosts_of(groups, kinds)
+    sets = {group: frozenset(names) for group, names in groups.items()}
+    groups_by_host = {name: groups_of(sets, name, kinds) for name in members}
+    _groups(report, groups, members, kinds)
+    if not members:
         return Reading({}, report.problems)
-    fleet_wide = _fleet_variables(report, hosts, servers)
-    settings = _settings(report, fleet_wide)
-    secret = _secret(report, fleet_wide)
-    keys = _recorded_keys(report, fleet_wide, servers)
-    for name in servers:
+    fleet_wide = _fleet_variables(report, hosts, members, kinds)
+    settings = _settings(report, fleet_wide, kinds)
+    secret = _secret(report, fleet_wide, any(kind.needs_secret for kind in kinds if groups.get(kind.group)))
+    keys = _recorded_keys(report, fleet_wide, members, kinds)
+    for name in members:
         made = hosts.get(name, {}).get("warren_enrolled")  # in this very run
         if isinstance(made, Mapping):
             keys[name] = {**keys.get(name, {}), **{str(purpose): str(key) for purpose, key in made.items()}}
-    accepting = frozenset(access)
     found = {
-        name: _server(report, name, hosts.get(name, {}), name in accepting, keys.get(name, {})) for name in servers
+        kind.members: {
+            name: {
+                **kind.read(report, name, hosts.get(name, {}), groups_by_host[name]),
+                "keys": keys.get(name, {}),
+            }
+            for name in map(str, groups.get(kind.group, ()))
+        }
+        for kind in kinds
     }
+    servers = found.get("servers", {})
     made = next(
         (given["warren_client_keys_made"] for given in hosts.values() if "warren_client_keys_made" in given), {}
     )
-    clients = _clients.read(report, fleet_wide, settings, found, made)
+    clients = _clients.read(report, fleet_wide, settings, servers, made)
 
-    _checks.variables(report, hosts, servers, SERVER_VARIABLES | FLEET_VARIABLES, NOT_READ_HERE, options or {})
-    _checks.settings(report, settings, found)
-    _checks.servers(report, settings, found)
-    _clients.check(report, settings, found, clients)
-    _clients.check_keys(report, found, clients)
-    unenrolled = _enrolment(report, found, frozenset(run))
+    _unknown_variables(report, hosts, members, variables(kinds), options or {})
+    for kind in kinds:
+        if found[kind.members]:
+            kind.check(report, settings, found[kind.members])
+    _clients.check(report, settings, servers, clients)
+    _clients.check_keys(report, {name: keys.get(name, {}) for name in members}, clients)
+    unenrolled = _enrolment(report, groups_by_host, keys, frozenset(run), kinds)
 
     if report.problems:
         return Reading({}, report.problems, report.warnings, unenrolled)
-    for name, server in found.items():
-        server["name"] = name
-        server["control4"] = _addressing.host_address(settings["control_prefix"], server["id"])
-        server["control6"] = _addressing.host_address(settings["control_prefix6"], server["id"])
-        server["session4"] = _addressing.session_prefix(
-            settings["session_pool"], settings["session_prefix_length"], server["id"]
-        )
-        server["session6"] = _addressing.session_prefix(
-            settings["session_pool6"], settings["session_prefix_length6"], server["id"]
-        )
-    fleet = {"settings": settings, "secret": secret, "servers": found, "clients": clients}
+    for kind in kinds:
+        for name, host in found[kind.members].items():
+            host.update(name=name, **kind.complete(settings, host))
+    fleet = {"settings": settings, "secret": secret, **found, "clients": clients}
     return Reading(fleet, report.problems, report.warnings, unenrolled)
 
 
-def _fleet_variables(
-    report: Report, hosts: Mapping[str, Mapping[str, object]], servers: Sequence[str]
-) -> dict[str, object]:
-    """The warren_* variables, which must be the same for every server."""
-    first = hosts.get(servers[0], {})
-    for name in sorted(FLEET_VARIABLES):
+def _groups(report: Report, groups: Groups, members: Sequence[str], kinds: Sequence[Kind]) -> None:
+    """The fleet has hosts, and those of a group within a kind are of that kind."""
+    if not members:
+        names, called = (
+            " or ".join(each) for each in zip(*((kind.group, kind.members) for kind in kinds), strict=True)
+        )
+        problem = "the group is empty" if len(kinds) == 1 else "no host is in any of these groups"
+        report.add(FLEET, names, None, problem, f"Put the {called} of the fleet in it.")
+        return
+    for kind in kinds:
+        of_kind = frozenset(groups.get(kind.group, ()))
+        for group in kind.subgroups:
+            for name in groups.get(group, ()):
+                if name not in of_kind:
+                    problem = f"a member of this group, but not of {kind.group}"
+                    report.add(
+                        name, group, None, problem, f"Put {name} in {kind.group} too, or take it out of {group}."
+                    )
+
+
+def _unknown_variables(
+    report: Report,
+    hosts: Hosts,
+    members: Sequence[str],
+    known: frozenset[str],
+    options: Mapping[str, Collection[str]],
+) -> None:
+    """No name that is ours is one that nobody reads, and none is nearly ours. One on many hosts is reported once."""
+    wanted = known.union(*options.values())
+    names = _names.Names(wanted)
+    ours = wanted | HANDED_ON | NOT_READ_HERE | {f"{role}_part" for role in options}
+    remedies: dict[str, str] = dict.fromkeys(ours, "")
+    found: dict[str, list[str]] = {}
+    for host in members:
+        for name in hosts.get(host, {}):
+            if name not in remedies:
+                remedies[name] = _remedy(name, wanted, names)
+            if remedies[name]:
+                found.setdefault(name, []).append(host)
+    for name, where in found.items():
+        host = FLEET if len(where) == len(members) > 1 else where[0]
+        more = "" if host == FLEET or len(where) == 1 else f" (also on {_problems.some(where[1:])})"
+        report.add(host, name, None, f"unknown variable{more}", remedies[name])
+
+
+def _remedy(name: str, wanted: Collection[str], names: _names.Names) -> str:
+    """What to do about a variable that nobody of ours reads; empty for one of somebody else's."""
+    if name.startswith("warren_"):
+        return _problems.did_you_mean(name, wanted)
+    meant = names.meant(name)
+    return f"Did you mean {meant}?" if meant else ""
+
+
+def _all_settings(kinds: Sequence[Kind]) -> dict[str, tuple[str, object]]:
+    return {**SETTINGS, **{name: setting for kind in kinds for name, setting in kind.settings.items()}}
+
+
+def _fleet_variables(report: Report, hosts: Hosts, members: Sequence[str], kinds: Sequence[Kind]) -> dict[str, object]:
+    """The warren_* variables, which must be the same for every host."""
+    first = hosts.get(members[0], {})
+    names = sorted(FLEET_VARIABLES.union(f"warren_{name}" for name in _all_settings(kinds)))
+    for name in names:
         expected = first.get(name)
-        for host in servers:
+        for host in members:
             value = hosts.get(host, {}).get(name)
             if value is not expected and value != expected:
                 shown = None if name == "warren_fleet_secret" else value
                 remedy = "It belongs to the whole fleet: set it once, in group_vars/all."
-                report.add(host, name, shown, f"not the same as for {servers[0]}", remedy)
-    return {name: first[name] for name in FLEET_VARIABLES if name in first}
+                report.add(host, name, shown, f"not the same as for {members[0]}", remedy)
+    return {name: first[name] for name in names if name in first}
 
 
-def _settings(report: Report, given: Mapping[str, object]) -> dict[str, Any]:
+def _settings(report: Report, given: Mapping[str, object], kinds: Sequence[Kind]) -> dict[str, Any]:
     """Every setting, normalised; None where the given value is wrong, so that checks of it are left out."""
     return {
         name: _setting(Place(report, FLEET, f"warren_{name}"), kind, given.get(f"warren_{name}", default), default)
-        for name, (kind, default) in SETTINGS.items()
+        for name, (kind, default) in _all_settings(kinds).items()
     }
 
 
@@ -176,9 +227,11 @@ def _setting(place: Place, kind: str, value: object, default: object) -> Any:
     return _problems.whole_number(place, value, low, high)
 
 
-def _secret(report: Report, given: Mapping[str, object]) -> str:
-    """The fleet's secret. No message shows it."""
+def _secret(report: Report, given: Mapping[str, object], needed: bool) -> str:
+    """The fleet's secret, empty if there is none and none is needed. No message shows it."""
     value = given.get("warren_fleet_secret")
+    if value is None and not needed:
+        return ""
     if isinstance(value, str) and len(value) >= SECRET_LENGTH:
         return value
     place = Place(report, FLEET, "warren_fleet_secret")
@@ -196,15 +249,18 @@ def _secret(report: Report, given: Mapping[str, object]) -> str:
     return ""
 
 
-def _recorded_keys(report: Report, given: Mapping[str, object], servers: Sequence[str]) -> dict[str, dict[str, str]]:
+def _recorded_keys(
+    report: Report, given: Mapping[str, object], members: Sequence[str], kinds: Sequence[Kind]
+) -> dict[str, dict[str, str]]:
     """``warren_public_keys``, without hosts that no longer exist."""
     place = Place(report, FLEET, "warren_public_keys")
     recorded = _problems.mapping(place, given.get(place.variable))
-    known = frozenset(servers)
+    known = frozenset(members)
     gone = [host for host in recorded if host not in known]
     if gone:
+        groups = " or ".join(kind.group for kind in kinds)
         report.warnings.append(
-            f"{place.variable} has keys of {_problems.some(gone)}, not in group warren_servers. Remove the entry."
+            f"{place.variable} has keys of {_problems.some(gone)}, not in group {groups}. Remove the entry."
         )
     keys: dict[str, dict[str, str]] = {}
     for host in recorded:
@@ -217,69 +273,17 @@ def _recorded_keys(report: Report, given: Mapping[str, object], servers: Sequenc
     return keys
 
 
-def _server(
-    report: Report, name: str, given: Mapping[str, object], access: bool, keys: dict[str, str]
-) -> dict[str, Any]:
-    """One server. A wrong value is None or left out of its list."""
-
-    def at(variable: str) -> Place:
-        return Place(report, name, f"server_{variable}")
-
-    before = len(report.problems)
-    entries = _addresses(at("entry_addresses"), given)
-    exits = _addresses(at("exit_addresses"), given)
-    if len(report.problems) == before:  # an unreadable address is not a missing one too
-        _checks.families(report, name, entries, exits)
-    slug = _slug(at("slug"), given.get("server_slug", name), "server_slug" not in given)
-    label = given.get("server_label", slug or name)
-    region = given.get("server_region", "")
-    return {
-        "id": _server_id(at("id"), given),
-        "slug": slug,
-        "label": _problems.text(at("label"), label, "Write the name that people read, or remove it."),
-        "region": region if region == "" else _problems.text(at("region"), region, "Write a text, or remove it."),
-        "entry4": next((address for address in entries if ":" not in address), None),
-        "entry6": next((address for address in entries if ":" in address), None),
-        "exit4": [address for address in exits if ":" not in address],
-        "exit6": [address for address in exits if ":" in address],
-        "nat_ports": list(_problems.ports(at("nat_ports"), given.get("server_nat_ports", NAT_PORTS)) or ()),
-        "access": access,
-        "keys": keys,
-    }
-
-
-def _server_id(place: Place, given: Mapping[str, object]) -> int | None:
-    if "server_id" not in given:
-        place.report.add(place.host, place.variable, None, "missing", f"Give {place.host} a number of its own.")
-        return None
-    return _problems.whole_number(place, given["server_id"], 1, _addressing.HIGHEST_SERVER_ID)
-
-
-def _slug(place: Place, value: object, is_name: bool) -> str | None:
-    remedy = f"Set server_slug to 1-{SLUG_BYTES} characters of a-z, 0-9 and -, with no - at either end."
-    slug = _problems.text(place, value, remedy)
-    if slug is None or (len(slug) <= SLUG_BYTES and SLUG.fullmatch(slug)):
-        return slug
-    what = f"longer than {SLUG_BYTES} bytes" if len(slug) > SLUG_BYTES else "not a DNS label"
-    place.bad(slug, f"the inventory name, and {what}" if is_name else what, remedy)
-    return None
-
-
-def _addresses(place: Place, given: Mapping[str, object]) -> list[str]:
-    """The addresses that can be read."""
-    if given.get(place.variable) is None:
-        place.report.add(place.host, place.variable, None, "missing", "Set it to a list of addresses.")
-        return []
-    remedy = 'Write a list, such as ["198.51.100.11", "2001:db8:100::11"].'
-    listed = _problems.items(place, given[place.variable], remedy) or []
-    return [address for value in listed if (address := _problems.address(place, value))]
-
-
-def _enrolment(report: Report, servers: Mapping[str, Mapping[str, Any]], run: frozenset[str]) -> list[str]:
-    """The servers of the run that need a key made; a problem for those out of its reach."""
+def _enrolment(
+    report: Report,
+    groups_by_host: Mapping[str, Collection[str]],
+    keys: Mapping[str, Mapping[str, str]],
+    run: frozenset[str],
+    kinds: Sequence[Kind],
+) -> list[str]:
+    """The hosts of the run that need a key made; a problem for those out of its reach."""
     unenrolled = []
-    for name, server in servers.items():
-        missing = [purpose for purpose in purposes(server["access"]) if purpose not in server["keys"]]
+    for name, groups in groups_by_host.items():
+        missing = [purpose for purpose in purposes_of(groups, kinds) if purpose not in keys.get(name, {})]
         if missing and name in run:
             unenrolled.append(name)
         elif missing:

@@ -62,7 +62,7 @@ def fleet(
         }
         for number, (name, slug) in enumerate(names.items(), 1)
     }
-    reading = _inventory.read(hosts, list(names), list(names), list(names))
+    reading = _inventory.read(hosts, {"warren_servers": list(names), "warren_access": list(names)}, list(names))
     assert not reading.problems, reading.problems
     return reading.fleet
 

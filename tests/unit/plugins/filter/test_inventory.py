@@ -15,7 +15,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ansible_collections.warren.vpn.plugins.filter.inventory import FilterModule
-from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _options
+from ansible_collections.warren.vpn.plugins.plugin_utils import _hostvars, _inventory, _options
 
 INVENTORY = """
 warren_servers:
@@ -87,7 +87,7 @@ def test_only_plain_types_come_out(hostvars: Counting) -> None:
         for inner in value.items() if isinstance(value, dict) else value if isinstance(value, list) else ():
             walk(list(inner) if isinstance(inner, tuple) else inner)
 
-    walk(_hostvars.host_variables(hostvars, ["ams", "fra"]))
+    walk(_hostvars.host_variables(hostvars, ["ams", "fra"], _inventory.variables()))
 
 
 def test_every_role_has_its_options_known() -> None:

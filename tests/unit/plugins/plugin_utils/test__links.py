@@ -41,7 +41,7 @@ def fleet(count: int = 3, enrolled: int | None = None) -> dict[str, Any]:
         }
         for number, name in enumerate(names, 1)
     }
-    reading = _inventory.read(hosts, names, names, names)
+    reading = _inventory.read(hosts, {"warren_servers": names, "warren_access": names}, names)
     assert not reading.problems
     return reading.fleet
 

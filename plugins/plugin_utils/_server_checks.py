@@ -1,20 +1,20 @@
 # Copyright (c) 2026 the warren.vpn authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compares the values of an inventory with each other and reports what does not go together.
+"""Compares the settings of a fleet with servers, and servers with each other, and reports what does not go together.
 
-Private to the collection; called by ``_inventory.py`` with values it has read. A value that could not be read is None
-and is left out: it has its problem already.
+Private to the collection; called with values that ``_inventory.py`` and ``_servers.py`` have read. A value that could
+not be read is None and is left out: it has its problem already.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from . import _addressing, _problems
+from . import _addressing, _services
 from ._addressing import Network
 from ._problems import FLEET, Report
 
@@ -24,57 +24,11 @@ Settings = Mapping[str, Any]
 ADDRESS_FIELDS = {"entry4": "entry", "entry6": "entry", "exit4": "exit", "exit6": "exit"}
 PREFIXES = ("control_prefix", "client_prefix", "session_pool", "portal_address")
 
-NOT_OURS = ("ansible_", "inventory_", "group", "hostvars", "playbook_dir", "role_", "play_", "lab_", "_")
-CLOSE_ENOUGH = 0.88
-"""How near a name that is not ours must come to one of ours to be taken for a slip: ``sever_id``, ``waren_mtu``."""
 
-
-def groups(report: Report, servers: Sequence[str], access: Sequence[str]) -> None:
-    """The fleet has servers, and those that accept clients are among them."""
-    if not servers:
-        report.add(FLEET, "warren_servers", None, "the group is empty", "Put the servers of the fleet in it.")
-        return
-    members = frozenset(servers)
-    for name in access:
-        if name not in members:
-            remedy = f"Put {name} in warren_servers too, or take it out of warren_access."
-            report.add(name, "warren_access", None, "a member of this group, but not of warren_servers", remedy)
-
-
-def variables(
-    report: Report,
-    hosts: Mapping[str, Mapping[str, object]],
-    servers: Sequence[str],
-    known: frozenset[str],
-    handed_on: frozenset[str],
-    options: Mapping[str, Collection[str]],
-) -> None:
-    """No variable has a name that nobody reads. A name that stands on many hosts is reported once."""
-    prefixes = ("warren_", "server_", *(f"{role}_" for role in options))
-    wanted = known.union(*options.values())
-    ignored = handed_on | {f"{role}_part" for role in options}
-    meant: dict[str, str | None] = dict.fromkeys(wanted | ignored)
-    found: dict[str, list[str]] = {}
-    for host in servers:
-        for name in hosts.get(host, {}):
-            if name not in meant:
-                meant[name] = _misspelt(name, prefixes, wanted)
-            if meant[name] is not None:
-                found.setdefault(name, []).append(host)
-    for name, where in found.items():
-        host = FLEET if len(where) == len(servers) > 1 else where[0]
-        more = "" if host == FLEET or len(where) == 1 else f" (also on {_problems.some(where[1:])})"
-        report.add(host, name, None, f"unknown variable{more}", meant[name] or "")
-
-
-def _misspelt(name: str, prefixes: tuple[str, ...], wanted: Collection[str]) -> str | None:
-    """A remedy when ``name`` is ours and unknown, or nearly one of ours; else None."""
-    if name.startswith(prefixes):
-        return _problems.did_you_mean(name, wanted)
-    if name.startswith(NOT_OURS):
-        return None
-    close = _problems.closest(name, wanted, CLOSE_ENOUGH)
-    return f"Did you mean {close}?" if close else None
+def check(report: Report, values: Settings, found: Mapping[str, Server]) -> None:
+    """The settings and the servers go together."""
+    settings(report, values, found)
+    servers(report, values, found)
 
 
 def families(report: Report, name: str, entries: Sequence[str], exits: Sequence[str]) -> None:
@@ -176,7 +130,7 @@ def servers(report: Report, values: Settings, found: Mapping[str, Server]) -> No
             report.add(name, "server_slug", server["slug"], f"also the server_slug of {first}", f"Give {name} its own.")
     _server_addresses(report, values, found)
     for name, server in found.items():
-        _nat_ports(report, values, name, server["nat_ports"])
+        _nat_ports(report, values, name, server)
 
 
 def _server_ids(report: Report, values: Settings, found: Mapping[str, Server]) -> None:
@@ -252,12 +206,13 @@ def _inside(report: Report, name: str, variable: str, address: str, prefixes: li
             report.add(name, variable, address, f"inside {setting} {prefix}", remedy)
 
 
-def _nat_ports(report: Report, values: Settings, name: str, ports: Sequence[int]) -> None:
+def _nat_ports(report: Report, values: Settings, name: str, server: Server) -> None:
+    ports = server["nat_ports"]
     if not ports:
         return
-    services = {"access_port": [values["access_port"]] * 2, "fleet_ports": values["fleet_ports"]}
-    for setting, service in services.items():
-        if service and service[0] and _meet(ports, service):
+    for block in dict.fromkeys(service.block for service in _services.services(values, server["access"])):
+        kept = values[block] if isinstance(values[block], list) else [values[block]] * 2
+        if kept[0] and _meet(ports, kept):
             remedy = "Choose a range without it: 30000-51000 is the default."
-            problem = f"contains ports of services, warren_{setting} {_shown(service)}"
+            problem = f"contains ports of services, warren_{block} {_shown(kept)}"
             report.add(name, "server_nat_ports", _shown(ports), problem, remedy)

@@ -1,0 +1,60 @@
+# Copyright (c) 2026 the warren.vpn authors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters: values, and errors with the filter's name in front, as Ansible wants them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+FLEET = json.dumps(
+    {
+        "servers": {
+            name: {"id": number, "name": name, "entry4": f"198.51.100.{number}", "entry6": None}
+            | {"control4": f"10.77.0.{number}", "control6": f"fd57::{number}"}
+            for number, name in enumerate(("ams", "fra"), 1)
+        }
+    }
+)
+GROUPS = {"warren_servers": ["ams", "fra"], "warren_access": ["fra"], "warren_outside": ["web"], "db": ["x"]}
+ROLES = ["control_mesh", "multihop", "packet_path", "agent"]
+CASES = [
+    ("control_address", (3, "10.77.0.0/24"), "10.77.0.3", (255, "10.77.0.0/24"), "server id 255 does not fit in"),
+    ("link_interface", (3,), "wg0mh-r3", (0,), "server id 0 is not between"),
+    ("link_port", (3, 21000), 21003, (3, "21000"), ""),
+    ("control_addresses", (FLEET, ["fra"]), {"fra v4": "10.77.0.2", "fra v6": "fd57::2"}, ("{}", []), "no 'servers'"),
+    (
+        "neighbours", (FLEET, "ams"), {"fra v4": {"public": "198.51.100.2", "internal": "10.77.0.2"}},
+        ("x", "ams"), "not a fleet as the role validate_inventory makes it",
+    ),
+    ("fleet_hosts", (GROUPS,), "warren_servers", (7,), ""),
+    ("fleet_hosts", (GROUPS, ["warren_outside"]), "warren_servers:warren_outside", (7,), ""),
+    ("fleet_hosts", ({"warren_outside": ["web"]}, ["warren_outside"]), "localhost", (None,), ""),
+    ("key_purposes", (GROUPS, "ams"), ["control_mesh", "multihop"], (7, "ams"), ""),
+    ("key_purposes", (GROUPS, "fra"), ["control_mesh", "multihop", "access"], (7,), ""),
+    ("key_purposes", (GROUPS,), ["control_mesh", "multihop", "access"], (7,), ""),
+    ("host_roles", (GROUPS, "ams"), ROLES, (7, "ams"), ""),
+    ("host_roles", (GROUPS, "fra"), ["control_mesh", "access", *ROLES[1:]], (7, "ams"), ""),
+    ("host_roles", (GROUPS, "fra", "verify"), ["control_mesh", "agent"], (7, "ams"), ""),
+    ("host_roles", (GROUPS, "web"), [], (7, "ams"), ""),
+    ("wireguard_view", (), None, (FLEET, "old"), "old is not a server of the fleet"),
+    ("access_link", (), None, ("{}", "ams"), "ams is not a server of the fleet"),
+]  # fmt: skip
+
+
+def load(name: str):  # type: ignore[no-untyped-def]
+    module = importlib.import_module(f"ansible_collections.warren.vpn.plugins.filter.{name}")
+    return module.FilterModule().filters()[name]
+
+
+@pytest.mark.parametrize(("name", "good", "expected", "bad", "message"), CASES)
+def test_adapter(name: str, good: tuple, expected: object, bad: tuple, message: str) -> None:
+    if good:
+        assert load(name)(*good) == expected
+    with pytest.raises(AnsibleFilterError, match=f"^warren.vpn.{name}: .") as caught:
+        load(name)(*bad)
+    assert message in str(caught.value)

@@ -12,9 +12,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import ipaddress
+from typing import TYPE_CHECKING
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+try:
+    import netaddr
+except ImportError:
+    HAS_NETADDR = False  # what adapts these functions to Ansible says so
+else:
+    HAS_NETADDR = True
+
+if TYPE_CHECKING:
+    from netaddr import IPAddress as Address
+    from netaddr import IPNetwork as Network
 
 CONTROL_INTERFACE = "wg0ctl"
 ACCESS_INTERFACE = "wg0access"
@@ -78,6 +87,8 @@ LINK_GROUPS = {
 }
 """Device groups: where clients are, the way to an exit, where other servers' sessions come in, the control mesh."""
 
+ADDRESS_BITS = {4: 32, 6: 128}
+
 TCP_HEADER, IP_HEADERS = 20, {4: 20, 6: 40}
 """Bytes, without options (RFC 9293, 791, 8200)."""
 
@@ -86,12 +97,33 @@ HIGHEST_SERVER_ID = 0x0FFF_FFFD
 
 
 @functools.lru_cache(maxsize=256)
-def network(prefix: str) -> Network:
-    """``prefix`` as a network. Its host bits must be zero."""
+def network(prefix: str, strict: bool = True) -> Network:
+    """``prefix`` as a network. If ``strict``, its host bits must be zero."""
     try:
-        return ipaddress.ip_network(prefix)
-    except ValueError as error:
+        found = netaddr.IPNetwork(prefix)
+    except (netaddr.AddrFormatError, TypeError, ValueError) as error:
         raise ValueError(f"not a network prefix: {prefix!r} ({error})") from None
+    if strict and found.value != found.first:
+        raise ValueError(f"not a network prefix: {prefix!r} (an address inside {found.cidr})")
+    return found
+
+
+def address(text: str) -> Address:
+    """``text`` as an address, without a prefix length."""
+    try:
+        return netaddr.IPAddress(text)
+    except (netaddr.AddrFormatError, TypeError, ValueError) as error:
+        raise ValueError(f"not an address: {text!r} ({error})") from None
+
+
+def numbered(number: int, version: int) -> str:
+    """The address of an IP version that has this number, in its shortest form."""
+    return str(netaddr.IPAddress(number, version))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two prefixes share an address. Then one of them holds the other."""
+    return bool(network(one) in network(other) or network(other) in network(one))
 
 
 def parse_ports(ports: str) -> tuple[int, int]:
@@ -142,14 +174,14 @@ def host_address(prefix: str, server_id: int) -> str:
     The network address and, on both families, the last address of the prefix belong to nobody.
     """
     inside = network(prefix)
-    if _id(server_id) > inside.num_addresses - 2:
-        raise ValueError(f"server id {server_id} does not fit in {prefix}: the highest is {inside.num_addresses - 2}")
-    return str(inside.network_address + server_id)
+    if _id(server_id) > inside.size - 2:
+        raise ValueError(f"server id {server_id} does not fit in {prefix}: the highest is {inside.size - 2}")
+    return numbered(inside.first + server_id, inside.version)
 
 
 def highest_server_id(prefix: str) -> int:
     """The highest id that ``host_address`` takes for ``prefix``: 254 for a /24."""
-    return max(0, min(network(prefix).num_addresses - 2, HIGHEST_SERVER_ID))
+    return max(0, min(int(network(prefix).size) - 2, HIGHEST_SERVER_ID))
 
 
 def session_prefix(pool: str, prefix_length: int, server_id: int) -> str:
@@ -164,38 +196,31 @@ def session_prefix(pool: str, prefix_length: int, server_id: int) -> str:
             f"the highest is {highest_session_id(pool, prefix_length)}"
         )
     whole = network(pool)
-    size = 1 << (whole.max_prefixlen - prefix_length)
-    return f"{whole.network_address + server_id * size}/{prefix_length}"
+    size = 1 << (ADDRESS_BITS[whole.version] - prefix_length)
+    return f"{numbered(whole.first + server_id * size, whole.version)}/{prefix_length}"
 
 
 def highest_session_id(pool: str, prefix_length: int) -> int:
     """The highest id that ``session_prefix`` takes for this pool and length: 255 for a /16 cut in /24."""
     whole = network(pool)
-    if not whole.prefixlen <= prefix_length <= whole.max_prefixlen:
+    if not whole.prefixlen <= prefix_length <= ADDRESS_BITS[whole.version]:
         raise ValueError(f"{pool} cannot be cut in /{prefix_length}")
-    return min((1 << (prefix_length - whole.prefixlen)) - 1, HIGHEST_SERVER_ID)
-
-
-def access_address(prefix: str) -> str:
-    """The address of every server on its access interface: the first of the client prefix, the same everywhere."""
-    inside = network(prefix)
-    if inside.num_addresses < 4:
-        raise ValueError(f"client prefix {prefix} has no room for a client")
-    return str(inside.network_address + 1)
+    return min((1 << (prefix_length - int(whole.prefixlen))) - 1, HIGHEST_SERVER_ID)
 
 
 def client_address(prefix: str, name: str) -> str:
     """The tunnel address of the client called ``name``: the name's SHA-256 folded into ``prefix``.
 
     It depends on no other client, so adding or removing one moves nobody. Two names can meet; the inventory check
-    finds that. Never the network address, the servers' address (the first) or the last address of the prefix.
+    finds that. Never the network address, nor the one after it, nor the last address of the prefix.
     """
     if not name:
         raise ValueError(f"a client needs a name: {name!r}")
-    access_address(prefix)
     inside = network(prefix)
+    if inside.size < 4:
+        raise ValueError(f"client prefix {prefix} has no room for a client")
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
-    return str(inside.network_address + 2 + digest % (inside.num_addresses - 3))
+    return numbered(inside.first + 2 + digest % (inside.size - 3), inside.version)
 
 
 def _id(server_id: int) -> int:

@@ -8,7 +8,6 @@ Private to the collection; called by ``_inventory.py`` only.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -114,13 +113,11 @@ def check(report: Report, values: Settings, found: Mapping[str, Server], listed:
 
 def _client_addresses(report: Report, values: Settings, listed: Sequence[Mapping[str, Any]], suffix: str) -> None:
     prefix, portal = values[f"client_prefix{suffix}"], values[f"portal_address{suffix}"]
-    if not prefix or _addressing.network(prefix).num_addresses < 4:
+    if not prefix or _addressing.network(prefix).size < 4:
         return
     inside = _addressing.network(prefix)
-    low, high = int(inside.network_address) + 2, int(inside.broadcast_address) - 1
-    taken = {_addressing.access_address(prefix): "the servers' address on the tunnel"}
-    if portal:
-        taken[portal] = f"warren_portal_address{suffix}"
+    low, high = inside.first + 1, inside.last - 1
+    taken = {portal: f"warren_portal_address{suffix}"} if portal else {}
     addresses = {client[f"address{suffix or '4'}"] for client in listed}
     seen: set[str] = set()
     for client in listed:
@@ -140,18 +137,18 @@ def _client_addresses(report: Report, values: Settings, listed: Sequence[Mapping
             report.add(FLEET, variable, address, f"also {whose}", remedy)
             continue
         taken[address] = name
-        if not low <= int(ipaddress.ip_address(address)) <= high:
-            what = "the first or last of" if ipaddress.ip_address(address) in inside else "outside"
+        if not low <= int(_addressing.address(address)) <= high:
+            what = "the first or last of" if _addressing.address(address) in inside else "outside"
             remedy = "Remove it to have one computed, or choose one inside."
             report.add(FLEET, variable, address, f"{what} warren_client_prefix{suffix} {prefix}", remedy)
 
 
 def _free(address: str, low: int, high: int, taken: Collection[str]) -> str | None:
     """The next address after ``address`` that nobody has, from ``low`` to ``high`` and round again."""
-    kind = type(ipaddress.ip_address(address))
-    start = min(max(int(kind(address)), low), high)
+    found = _addressing.address(address)
+    start = min(max(int(found), low), high)
     for number in range(start, start + min(high - low + 1, len(taken) + 1) + 1):
-        free = str(kind(low + (number - low) % (high - low + 1)))
+        free = _addressing.numbered(low + (number - low) % (high - low + 1), found.version)
         if free not in taken:
             return free
     return None

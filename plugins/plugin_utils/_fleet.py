@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.basic import missing_required_lib
+
+from . import _addressing
 
 Filter = Callable[..., Any]
 
@@ -31,6 +34,8 @@ def filters(**functions: Filter) -> type:
 def _adapter(name: str, function: Filter) -> Filter:
     @functools.wraps(function)
     def adapter(*given: Any, **more: Any) -> Any:
+        if not _addressing.HAS_NETADDR:
+            raise AnsibleFilterError(missing_required_lib("netaddr", reason="to compute addresses"))
         try:
             return function(*given, **more)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -158,16 +157,16 @@ def prefix(place: Place, value: object, version: int, example: str) -> str | Non
     try:
         if not isinstance(value, str) or "/" not in value:
             raise ValueError(value)
-        given = ipaddress.ip_interface(value)
+        given = _addressing.network(value, strict=False)
         if given.version != version:
             raise ValueError(value)
     except ValueError:
         place.bad(value, f"not an IPv{version} network", f"Write an IPv{version} network, such as {example}.")
         return None
-    if given.ip != given.network.network_address:
-        place.bad(value, "an address inside a network, not a network", f"Write {given.network}.")
+    if given.value != given.first:
+        place.bad(value, "an address inside a network, not a network", f"Write {given.cidr}.")
         return None
-    return str(given.network)
+    return str(given.cidr)
 
 
 def address(place: Place, value: object, version: int | None = None) -> str | None:
@@ -176,14 +175,14 @@ def address(place: Place, value: object, version: int | None = None) -> str | No
     try:
         if not isinstance(value, str):
             raise ValueError(value)
-        found = ipaddress.ip_address(value)
+        found = _addressing.address(value)
     except ValueError:
         place.bad(value, f"not an {kind}", f"Write one {kind}, without a prefix length or a name.")
         return None
     if version not in (None, found.version):
         place.bad(value, f"not an {kind}", f"Write one {kind}.")
         return None
-    if found.is_multicast or found.is_loopback or found.is_unspecified or found.is_link_local:
+    if found.is_multicast() or found.is_loopback() or found.is_link_local() or int(found) == 0:
         place.bad(value, "not an address that others can reach", "Write a unicast address of the host.")
         return None
     return str(found)

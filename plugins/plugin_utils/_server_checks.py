@@ -9,14 +9,15 @@ not be read is None and is left out: it has its problem already.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _addressing, _services
-from ._addressing import Network
 from ._problems import FLEET, Report
+
+if TYPE_CHECKING:
+    from netaddr import IPNetwork
 
 Server = Mapping[str, Any]
 Settings = Mapping[str, Any]
@@ -62,11 +63,11 @@ def settings(report: Report, values: Settings, servers: Mapping[str, Server]) ->
 def _prefixes(report: Report, values: Settings, suffix: str) -> None:
     named = [(f"{name}{suffix}", values[f"{name}{suffix}"]) for name in PREFIXES]
     for (first, one), (second, other) in combinations([pair for pair in named if pair[1]], 2):
-        if _addressing.network(one).overlaps(_addressing.network(other)):
+        if _addressing.overlap(one, other):
             remedy = "Give each a part of the address space to itself."
             report.add(FLEET, f"warren_{second}", other, f"overlaps with warren_{first} {one}", remedy)
     prefix = values[f"client_prefix{suffix}"]
-    if prefix and _addressing.network(prefix).num_addresses < 4:
+    if prefix and _addressing.network(prefix).size < 4:
         report.add(FLEET, f"warren_client_prefix{suffix}", prefix, "no room for a client", "Widen it.")
 
 
@@ -193,13 +194,13 @@ def _shared(report: Report, name: str, variable: str, address: str, owner: str, 
     report.add(name, variable, address, f"also an {what} address of {owner}", remedy)
 
 
-def _named_networks(values: Settings) -> list[tuple[str, Network]]:
+def _named_networks(values: Settings) -> list[tuple[str, IPNetwork]]:
     names = [f"{name}{suffix}" for suffix in ("", "6") for name in PREFIXES]
     return [(f"warren_{name}", _addressing.network(values[name])) for name in names if values[name]]
 
 
-def _inside(report: Report, name: str, variable: str, address: str, prefixes: list[tuple[str, Network]]) -> None:
-    numeric = ipaddress.ip_address(address)
+def _inside(report: Report, name: str, variable: str, address: str, prefixes: list[tuple[str, IPNetwork]]) -> None:
+    numeric = _addressing.address(address)
     for setting, prefix in prefixes:
         if numeric in prefix:
             remedy = "Use a public address of the server, or move the prefix."

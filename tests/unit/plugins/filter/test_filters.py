@@ -11,6 +11,8 @@ import json
 import pytest
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
+
 FLEET = json.dumps(
     {
         "servers": {
@@ -58,3 +60,9 @@ def test_adapter(name: str, good: tuple, expected: object, bad: tuple, message: 
     with pytest.raises(AnsibleFilterError, match=f"^warren.vpn.{name}: .") as caught:
         load(name)(*bad)
     assert message in str(caught.value)
+
+
+def test_a_controller_without_netaddr_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_addressing, "HAS_NETADDR", False)
+    with pytest.raises(AnsibleFilterError, match=r"^Failed to import the required Python library \(netaddr\) on "):
+        load("control_address")(3, "10.77.0.0/24")

@@ -145,6 +145,25 @@ def test_what_computes_an_address_is_found(text: str, found: str) -> None:
     assert found in computations(text)
 
 
+FILTERS = sorted(path.stem for path in (ROOT / "plugins/filter").glob("*.py"))
+USERS = [*TEMPLATED, ROOT / "README.md"]
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_is_used(name: str) -> None:
+    uses = re.compile(rf"warren\.vpn\.{name}\b")
+    assert any(uses.search(path.read_text()) for path in USERS), (
+        f"no role, no playbook and no example of the README uses the filter {name}: use it, or remove it"
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in TEMPLATED if path.suffix == ".j2"], ids=lambda path: path.name)
+def test_no_template_types_a_mark(path: Path) -> None:
+    assert not re.findall(r"\b0x[0-9a-f]{3,}\b", path.read_text()), (
+        "marks, masks and device groups come from _addressing.py through a view: typed twice, they differ one day"
+    )
+
+
 AGENT_FILES = sorted(ROOT.glob("roles/*/files/**/*.py"))
 
 

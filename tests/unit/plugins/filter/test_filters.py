@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
+import jinja2
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing
@@ -66,3 +69,17 @@ def test_a_controller_without_netaddr_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_addressing, "HAS_NETADDR", False)
     with pytest.raises(AnsibleFilterError, match=r"^Failed to import the required Python library \(netaddr\) on "):
         load("control_address")(3, "10.77.0.0/24")
+
+
+def test_the_readmes_template_for_a_monitoring_system_works() -> None:
+    readme = (Path(__file__).parents[4] / "README.md").read_text()
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    names = ("control_address", "link_interface", "link_port")
+    environment.filters.update({f"warren.vpn.{name}": load(name) for name in names})
+    template = environment.from_string(readme.split("```jinja\n")[1].split("```")[0])
+    values = {"warren_control_prefix": "10.77.0.0/24", "warren_link_port_base": 21000}
+    hosts = {name: {"server_id": number} for number, name in enumerate(("ams", "fra"), 1)}
+    assert yaml.safe_load(template.render(**values, groups={"warren_servers": list(hosts)}, hostvars=hosts)) == [
+        {"targets": ["10.77.0.1:9100"], "labels": {"server": "ams", "link": "wg0mh-r1", "link_port": "21001"}},
+        {"targets": ["10.77.0.2:9100"], "labels": {"server": "fra", "link": "wg0mh-r2", "link_port": "21002"}},
+    ]

@@ -439,6 +439,15 @@ def test_a_problem_of_a_client(entry: dict[str, Any], message: str) -> None:
     assert message in found[0]
 
 
+def test_where_no_client_connects_their_port_is_free() -> None:
+    given = with_host("nyc", nat_ports="40000-60000")
+    assert problems({**given, "access": ["ams", "fra"]}) == []
+
+
+def test_a_client_may_have_the_first_address_which_is_nobodys() -> None:
+    assert problems(with_client(address="10.96.0.1")) == []
+
+
 def test_client_keys_made_in_this_run_count() -> None:
     """They are a fact of the hosts of the run: of nyc only, with ``--limit nyc``."""
     given = with_all(clients=[{"name": "x"}, {"name": "y"}], client_keys={"x": key(7)})

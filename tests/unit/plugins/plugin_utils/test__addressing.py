@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing as a
@@ -90,6 +90,7 @@ def test_bad_value_is_named(function, arguments: tuple, message: str) -> None:  
         function(*arguments)
 
 
+@settings(deadline=None)
 @given(one=IDS, other=IDS, prefix=PREFIXES)
 def test_everything_of_a_server_is_its_own(one: int, other: int, prefix: str) -> None:
     for function in (
@@ -102,12 +103,14 @@ def test_everything_of_a_server_is_its_own(one: int, other: int, prefix: str) ->
         assert (function(one) == function(other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(server_id=st.integers(1, a.HIGHEST_SERVER_ID))
 def test_tables_and_marks_keep_clear_of_the_kernel_and_wg_quick(server_id: int) -> None:
     assert 51820 < a.link_table(server_id) < 1 << 32
     assert 51820 < a.link_mark(server_id) < 1 << 32
 
 
+@settings(deadline=None)
 @given(server_id=IDS, prefix=PREFIXES)
 def test_a_control_address_is_inside_and_no_edge(server_id: int, prefix: str) -> None:
     network = ipaddress.ip_network(prefix)
@@ -115,6 +118,7 @@ def test_a_control_address_is_inside_and_no_edge(server_id: int, prefix: str) ->
     assert network.network_address < address < network.broadcast_address
 
 
+@settings(deadline=None)
 @given(one=IDS, other=IDS, pool=POOLS)
 def test_session_prefixes_are_in_the_pool_and_apart(one: int, other: int, pool: tuple[str, int]) -> None:
     first, second = (ipaddress.ip_network(a.session_prefix(*pool, server_id)) for server_id in (one, other))
@@ -122,6 +126,7 @@ def test_session_prefixes_are_in_the_pool_and_apart(one: int, other: int, pool: 
     assert first.overlaps(second) == (one == other)
 
 
+@settings(deadline=None)
 @given(name=NAMES, prefix=st.sampled_from(["10.96.0.0/11", "10.0.0.0/29", "fd57::/64", "fd57::/126"]))
 def test_a_client_address_is_inside_and_not_the_first(name: str, prefix: str) -> None:
     network = ipaddress.ip_network(prefix)
@@ -129,6 +134,7 @@ def test_a_client_address_is_inside_and_not_the_first(name: str, prefix: str) ->
     assert network.network_address + 1 < address < network.broadcast_address
 
 
+@settings(deadline=None)
 @given(low=st.integers(1, 65535), high=st.integers(1, 65535))
 def test_ports_come_back(low: int, high: int) -> None:
     low, high = sorted((low, high))

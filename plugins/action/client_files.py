@@ -54,8 +54,8 @@ class ActionModule(ActionBase):
         """Compare the files with what they should be, and write them unless this is a check."""
         result = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(ARGUMENTS)
-        if _client_codes.segno is None:
-            raise AnsibleActionFail(missing_required_lib("segno", reason="to write the clients' files"))
+        for library in _client_codes.MISSING:
+            raise AnsibleActionFail(missing_required_lib(library, reason="to write the clients' files"))
         check_mode = bool(self._task.check_mode)
         try:
             clients = _client_folders.Clients(arguments, check_mode)

@@ -9,15 +9,21 @@ import io
 import multiprocessing
 from base64 import b64decode, b64encode
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
 from . import _client_files
+
+MISSING = []
+"""Libraries that are not there: the action says so."""
 
 try:
     import segno
 except ImportError:
-    segno = None  # type: ignore[assignment] # the action says what is missing
+    MISSING.append("segno")
+
+try:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+except ImportError:
+    MISSING.append("cryptography")
 
 # A code must be dark on light for all phones to read it: its light parts are what is printed.
 WHITE_ON_BLACK = "\x1b[38;5;231;48;5;16m"

@@ -19,9 +19,8 @@ from typing import Any
 
 from warrend.conntrack import EXIT_KIND, OWN_KIND, handle
 
-from ansible_collections.warren.vpn.plugins.filter import server as server_filter
 from ansible_collections.warren.vpn.plugins.module_utils import _network, _nftables, _rules, _wireguard
-from ansible_collections.warren.vpn.plugins.plugin_utils import _links, _templates
+from ansible_collections.warren.vpn.plugins.plugin_utils import _links, _templates, _views
 
 CLONE_NEWNET = 0x4000_0000
 OWN = Path("/proc/thread-self/ns/net")
@@ -65,8 +64,12 @@ def nft(script: str) -> str:
     return command("nft", "--file", "-", text=script)
 
 
-TABLES = {"warren_path": "packet_path", "warren_wireguard": "server", "warren_control_mesh": "control_mesh"}
-"""The role that has each table's template."""
+TABLES = {
+    "warren_path": ("packet_path", _views.packet_path),
+    "warren_wireguard": ("server", _views.wireguard),
+    "warren_control_mesh": ("control_mesh", _views.control_mesh),
+}
+"""The role that has each table's template, and what the template reads of the fleet."""
 
 
 def table_script(fleet: dict[str, Any], name: str, table: str) -> str:
@@ -79,8 +82,9 @@ def table_script(fleet: dict[str, Any], name: str, table: str) -> str:
         },
         "warren_control_mesh": {"tcp_ports": []},
     }
-    values = {"server": server_filter.view(fleet, name), **more.get(table, {})}
-    content = _templates.render(f"{TABLES[table]}/etc/warren/nftables.d/{table}.nft.j2", values)
+    role, view = TABLES[table]
+    values = {"server": view(fleet, name), **more.get(table, {})}
+    content = _templates.render(f"{role}/etc/warren/nftables.d/{table}.nft.j2", values)
     return _nftables.Table(table, content).script(create_secrets=False)
 
 

@@ -324,7 +324,7 @@ def test_directory_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 
 
 def test_library_that_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client_codes, "segno", None)
+    monkeypatch.setattr(_client_codes, "MISSING", ["segno"])
     message = run(client("alice"))["msg"]
     assert message.startswith("Failed to import the required Python library (segno) on ")
     assert "This is required to write the clients' files." in message

@@ -94,22 +94,13 @@ def read(
     fleet_wide = _fleet_variables(report, hosts, members, kinds)
     settings = _settings(report, fleet_wide, kinds)
     secret = _secret(report, fleet_wide, any(kind.needs_secret for kind in kinds if groups.get(kind.group)))
-    keys = _recorded_keys(report, fleet_wide, members, kinds)
-    for name in members:
-        made = hosts.get(name, {}).get("warren_enrolled")  # in this very run
-        if isinstance(made, Mapping):
-            keys[name] = {**keys.get(name, {}), **{str(purpose): str(key) for purpose, key in made.items()}}
-    found = {
-        kind.members: {
-            name: {
-                **kind.read(report, name, hosts.get(name, {}), groups_by_host[name]),
-                "keys": keys.get(name, {}),
-            }
-            for name in map(str, groups.get(kind.group, ()))
-        }
-        for kind in kinds
-    }
-    servers = found.get("servers", {})
+    keys = _keys(report, hosts, fleet_wide, members, kinds)
+
+    def host(kind: Kind, name: str) -> dict[str, Any]:
+        return {**kind.read(report, name, hosts.get(name, {}), groups_by_host[name]), "keys": keys[name]}
+
+    found = {kind.members: {name: host(kind, name) for name in groups.get(kind.group, ())} for kind in kinds}
+    servers = found["servers"]
     made = next(
         (given["warren_client_keys_made"] for given in hosts.values() if "warren_client_keys_made" in given), {}
     )
@@ -120,14 +111,14 @@ def read(
         if found[kind.members]:
             kind.check(report, settings, found[kind.members])
     _clients.check(report, settings, servers, clients)
-    _clients.check_keys(report, {name: keys.get(name, {}) for name in members}, clients)
+    _clients.check_keys(report, keys, clients)
     unenrolled = _enrolment(report, groups_by_host, keys, frozenset(run), kinds)
 
     if report.problems:
         return Reading({}, report.problems, report.warnings, unenrolled)
     for kind in kinds:
-        for name, host in found[kind.members].items():
-            host.update(name=name, **kind.complete(settings, host))
+        for name, read_host in found[kind.members].items():
+            read_host.update(name=name, **kind.complete(settings, read_host))
     fleet = {"settings": settings, "secret": secret, **found, "clients": clients}
     return Reading(fleet, report.problems, report.warnings, unenrolled)
 
@@ -249,6 +240,19 @@ def _secret(report: Report, given: Mapping[str, object], needed: bool) -> str:
     return ""
 
 
+def _keys(
+    report: Report, hosts: Hosts, fleet_wide: Mapping[str, object], members: Sequence[str], kinds: Sequence[Kind]
+) -> dict[str, dict[str, str]]:
+    """The public keys of each host: those on record, and those made in this very run."""
+    recorded = _recorded_keys(report, fleet_wide, members, kinds)
+    keys: dict[str, dict[str, str]] = {}
+    for name in members:
+        made = hosts.get(name, {}).get("warren_enrolled")
+        fresh = {str(purpose): str(key) for purpose, key in made.items()} if isinstance(made, Mapping) else {}
+        keys[name] = {**recorded.get(name, {}), **fresh}
+    return keys
+
+
 def _recorded_keys(
     report: Report, given: Mapping[str, object], members: Sequence[str], kinds: Sequence[Kind]
 ) -> dict[str, dict[str, str]]:
@@ -283,7 +287,7 @@ def _enrolment(
     """The hosts of the run that need a key made; a problem for those out of its reach."""
     unenrolled = []
     for name, groups in groups_by_host.items():
-        missing = [purpose for purpose in purposes_of(groups, kinds) if purpose not in keys.get(name, {})]
+        missing = [purpose for purpose in purposes_of(groups, kinds) if purpose not in keys[name]]
         if missing and name in run:
             unenrolled.append(name)
         elif missing:

@@ -54,7 +54,6 @@ class Names:
             return len(word) >= SHORTEST
         return (
             min(len(word), len(meant)) >= SHORTEST
-            and word[0] == meant[0]
             and word not in self._words
             and f"{word}s" not in self._words
             and _is_one_edit(word, meant)

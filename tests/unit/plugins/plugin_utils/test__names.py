@@ -12,6 +12,8 @@ NAMES = _names.Names(_inventory.variables().union(*_options.role_options().value
 
 SLIPS = {
     "sever_id": "server_id",
+    "erver_id": "server_id",
+    "esrver_id": "server_id",
     "serverid": "server_id",
     "server__id": "server_id",
     "serverId": "server_id",

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import jinja2
 import pytest
+import yaml
 from jinja2 import nodes
 
 from ansible_collections.warren.vpn.plugins.module_utils import _install
+from ansible_collections.warren.vpn.plugins.plugin_utils import _kinds
 
 ROOT = Path(__file__).parents[2]
 MODULE_UTILS = {path.stem: path for path in (ROOT / "plugins/module_utils").glob("*.py")}
@@ -143,6 +145,15 @@ def test_no_template_or_task_computes_an_address(path: Path) -> None:
 )
 def test_what_computes_an_address_is_found(text: str, found: str) -> None:
     assert found in computations(text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda path: path.stem)
+def test_no_play_names_the_group_of_a_kind(path: Path) -> None:
+    groups = {group for kind in _kinds.KINDS for group in (kind.group, *kind.subgroups)}
+    for play in yaml.safe_load(path.read_text()):
+        assert not any(group in str(play.get("hosts")) for group in groups), (
+            f"the play `{play['name']}` would miss hosts of other kinds: take `hosts` from the filter fleet_hosts"
+        )
 
 
 FILTERS = sorted(path.stem for path in (ROOT / "plugins/filter").glob("*.py"))

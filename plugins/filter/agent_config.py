@@ -10,7 +10,10 @@ version_added: 1.0.0
 author:
   - The warren.vpn authors (@warren-vpn)
 description:
-  - Writes from the fleet what the agent of one server has to know of the servers and clients. No secret is in it.
+  - Writes from the fleet what the agent of one server has to know, but for the clients. No secret is in it.
+seealso:
+  - plugin: warren.vpn.agent_clients
+    plugin_type: filter
 positional: server, lease_seconds, idle_seconds, portal_names
 options:
   _input:

@@ -85,6 +85,11 @@ options:
                 same part is newer than the start.
             type: bool
             default: true
+          reload:
+            description: Files of the same part; a change of only these reloads the service instead of restarting it.
+            type: list
+            elements: path
+            default: []
       sysctl:
         description: Kernel settings, by name. They are set now and at boot.
         type: dict
@@ -187,7 +192,11 @@ FILE = {
     "mode": {"type": "str", "default": "644"},
     "group": {"type": "str", "default": "root"},
 }
-SERVICE = {"name": {"type": "str", "required": True}, "running": {"type": "bool", "default": True}}
+SERVICE = {
+    "name": {"type": "str", "required": True},
+    "running": {"type": "bool", "default": True},
+    "reload": {"type": "list", "elements": "path", "default": []},
+}
 PART = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "dict", "default": [], "options": FILE},

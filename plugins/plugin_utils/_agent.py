@@ -41,7 +41,6 @@ def config(
         )
     here = fleet["servers"][name]
     marks = {remote["name"]: remote["mark"] for remote in _links.remotes(fleet, name)}
-    clients = fleet["clients"] if here["access"] else []
     settings = fleet["settings"]
     low, high = settings["forward_ports"]
     return {
@@ -63,13 +62,11 @@ def config(
         "forward_ports": [low, high],
         "reserved_ports": [port for port in (settings["access_port"],) if low <= port <= high],
         "control_interface": _addressing.CONTROL_INTERFACE,
-        "access_interface": _addressing.ACCESS_INTERFACE,
+        "access_interfaces": [_addressing.ACCESS_INTERFACE],
         "multihop_interface": _addressing.MULTIHOP_INTERFACE,
         "backend_port": settings["backend_port"],
         "block_mark": _addressing.BLOCK_MARK,
         "hold_mark": _addressing.HOLD_MARK,
-        # While one of a client's ends, the next begins; and a fleet that is being tried out has few clients.
-        "most_sessions": max(64, 2 * len(fleet["clients"])),
         "lease_seconds": lease_seconds,
         "idle_seconds": idle_seconds,
         "servers": [
@@ -91,6 +88,20 @@ def config(
             for other in fleet["servers"].values()
             if other["name"] != name
         ],
+    }
+
+
+def clients(fleet: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What the agent is told of the clients, apart from the rest: a client comes or goes without a restart.
+
+    Args:
+        fleet: from ``_inventory.read``.
+        name: the server's inventory name.
+    """
+    here = fleet["servers"][name]
+    return {
+        # While one of a client's ends, the next begins; and a fleet that is being tried out has few clients.
+        "most_sessions": max(64, 2 * len(fleet["clients"])),
         "clients": [
             {
                 "name": client["name"],
@@ -98,14 +109,14 @@ def config(
                 "address4": client["address4"],
                 "address6": client["address6"],
             }
-            for client in clients
+            for client in (fleet["clients"] if here["access"] else [])
             if client["public_key"]
         ],
     }
 
 
 def config_text(data: Mapping[str, Any]) -> str:
-    """The text of the agent's configuration, a line for each server and client, so that a diff shows which differ."""
+    """The text of one of the agent's files, a line for each server or client, so that a diff shows which differ."""
     encode = json.JSONEncoder(sort_keys=True).encode
 
     def value(item: object) -> str:

@@ -109,7 +109,8 @@ class Server:
         self.directory = spaces.directory / f"{world}-{name}"
         self.directory.mkdir()
         self.etc = rendered / name / "etc/warren"
-        self.config = json.loads((self.etc / "agent.json").read_text())
+        told = [json.loads((self.etc / name).read_text()) for name in ("agent.json", "clients.json")]
+        self.config = told[0] | told[1]
         network = json.loads((self.etc / "network.json").read_text())
         self.settings = network["sysctl"]
         self.links = {link["name"]: _wireguard.link_from(link) for link in network["links"]}

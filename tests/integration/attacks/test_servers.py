@@ -136,7 +136,7 @@ def test_an_entry_has_no_more_sessions_than_it_may(fleet):
     said = fleet.python("ams", MANY, fleet.control("nyc"))
     assert "and no client of it is without one" in said
     assert " 200 " not in f" {said}"
-    most = json.loads(fleet.sh("nyc", "cat /etc/warren/agent.json"))["most_sessions"]
+    most = json.loads(fleet.sh("nyc", "cat /etc/warren/clients.json"))["most_sessions"]
     assert fleet.agrees("nyc")["leases"] <= most < 100
     assert fleet.agrees("nyc")["missing_elements"] == 0
     assert fleet.curl("alice")["ip"] in fleet.exits("nyc")

@@ -6,7 +6,7 @@ import json
 
 # What a change of one client does on a server.
 A_CLIENT = [
-    "write /etc/warren/agent.json",
+    "write /etc/warren/clients.json",
     "write /etc/warren/network.json",
     "change link wg0access",
     "restart warrend.service",

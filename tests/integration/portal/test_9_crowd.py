@@ -29,7 +29,7 @@ def crowd(fleet):
         # The agent starts anew in that run, and would then have the peers put back that are changed here.
         with fleet.unrepaired("ams"):
             fleet.site()
-            known = json.loads(fleet.sh("ams", "cat /etc/warren/agent.json"))["clients"]
+            known = json.loads(fleet.sh("ams", "cat /etc/warren/clients.json"))["clients"]
             addresses = [client["address4"] for client in known if client["name"] in set(names)]
             fleet.use_server("alice", "ams")
             key = fleet.sh("alice", "wg show ams public-key").strip()

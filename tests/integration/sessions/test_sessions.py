@@ -39,7 +39,7 @@ def crowd(fleet):
     path.write_text(json.dumps({"warren_clients": [{"name": "alice", "server": "ams"}, *clients]}))
     (fleet.inventory / "group_vars/all/fleet.yml").unlink(missing_ok=True)
     fleet.site()
-    known = json.loads(fleet.sh("ams", "cat /etc/warren/agent.json"))["clients"]
+    known = json.loads(fleet.sh("ams", "cat /etc/warren/clients.json"))["clients"]
     return {client["name"]: client for client in known if client["name"] in set(names)}
 
 

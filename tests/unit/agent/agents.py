@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from fleets import config, fleet
+from fleets import config, fleet, other
 from servers import Caller, LoopThread, listening, loop_thread, served
 from warrend import agent as agent_module
 from warrend import ctl
-from warrend import entry as entry_module
+from warrend import liveness as liveness_module
 from warrend.agent import Agent
 from warrend.backend import Backend
 from warrend.config import Config
@@ -87,8 +87,8 @@ class Pair:
         sock = listening(NYC)
         port = sock.getsockname()[1]
         read = fleet()
-        told = {slug: replace(config(slug, read), backend_port=port) for slug in ("ams", "nyc")}
-        self.told = {slug: replace(self._here(each), **changes) for slug, each in told.items()}
+        told = {slug: other(config(slug, read), backend_port=port) for slug in ("ams", "nyc")}
+        self.told = {slug: other(self._here(each), **changes) for slug, each in told.items()}
         self._stack = ExitStack()
         self.nyc = self.make("nyc")
         self._stack.enter_context(self._backend(self.nyc, sock))
@@ -149,7 +149,7 @@ def pair(directory: Path, **changes: Any) -> Iterator[Pair]:
     with (
         mock.patch.object(agent_module, "Kernel", PlainKernel),
         mock.patch.object(agent_module, "put_back", nothing_is_away),
-        mock.patch.object(entry_module, "handshakes", nobody),
+        mock.patch.object(liveness_module, "handshakes", nobody),
         mock.patch.object(ctl, "SOCKET", str(directory / "warrend.sock")),
         mock.patch.object(ctl, "PATIENCE_SECONDS", 0.3),
         loop_thread() as thread,

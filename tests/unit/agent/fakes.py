@@ -25,13 +25,17 @@ from typing import Any, Self
 from unittest import mock
 
 import aiohttp
+from fleets import other
 from warrend import agent as agent_module
+from warrend import clients as clients_module
 from warrend import entry as entry_module
 from warrend import exits as exits_module
 from warrend import leases as leases_module
+from warrend import liveness as liveness_module
 from warrend.agent import Agent
 from warrend.answers import plain_errors
 from warrend.backend import Backend
+from warrend.clients import Clients, ClientsError
 from warrend.config import Config
 from warrend.conntrack import EXIT_KIND, HANDLES, OWN_KIND, SESSION_KIND, handle
 from warrend.entry import AwayError, RefusedError
@@ -131,6 +135,7 @@ class Host:
         self.disk = Disk()
         self.live: dict[Key, Value] = {}
         self.shaken: dict[str, float] = {}
+        self.clients_error = ""
         self.gone = self.link_away = False
         self.chain_away = False
         self.can_put_back = True
@@ -350,7 +355,9 @@ class World:
         of_agent = {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "http_session": FakeHttp}
         for module, changes in (
             (agent_module, {**of_agent, "put_back": put_back}),
-            (entry_module, {"time": self.clock, "handshakes": self.handshakes, "secrets": secrets}),
+            (entry_module, {"time": self.clock, "secrets": secrets}),
+            (liveness_module, {"time": self.clock, "handshakes": self.handshakes}),
+            (clients_module, {"load": self.read_clients}),
             (exits_module, {"time": self.clock}),
             (leases_module, {"time": self.clock, "CHOOSE": self.random.choice}),
         ):
@@ -457,7 +464,7 @@ class World:
         host.process = Process(host)
 
         async def start() -> None:
-            agent = Agent(host.config, Path(slug))
+            agent = Agent(other(host.config), Path(slug))
             await agent.start()
             host.agent = agent
 
@@ -523,7 +530,17 @@ class World:
         }
         clients = config.clients.values()
         host.shaken |= {c.public_key: now for c in clients if (slug, c.name) not in self.silent}
-        return links | {(config.access_interface, c.public_key): host.shaken.get(c.public_key, 0.0) for c in clients}
+        (interface,) = config.access_interfaces
+        return links | {(interface, c.public_key): host.shaken.get(c.public_key, 0.0) for c in clients}
+
+    @staticmethod
+    def read_clients() -> Clients:
+        """What the file of a host has: whom its next agent is told."""
+        process = PROCESS.get()
+        assert process is not None
+        if process.host.clients_error:
+            raise ClientsError(process.host.clients_error)
+        return other(process.host.config).clients
 
 
 def own_ways(config: Config) -> dict[Key, Value]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from warrend import clients as clients_module
+from warrend.clients import Client, Clients
 from warrend.config import Config, parse
 
 from ansible_collections.warren.vpn.plugins.plugin_utils import _agent, _inventory
@@ -73,12 +77,27 @@ def data(read: dict[str, Any], slug: str, lease_seconds: int = 60) -> dict[str, 
     return dict(json.loads(text))
 
 
-def config(slug: str = "ams", read: dict[str, Any] | None = None) -> Config:
+def clients_of(read: dict[str, Any], slug: str = "ams") -> Clients:
+    """The clients of a server."""
+    return clients_module.parse(json.loads(_agent.config_text(_agent.clients(read, f"host-{slug}"))))
+
+
+def config(slug: str = "ams", read: dict[str, Any] | None = None, lease_seconds: int = 60) -> Config:
     """The configuration of a server's agent."""
-    return parse(data(read or fleet(), slug))
+    read = read or fleet()
+    return parse(data(read, slug, lease_seconds), clients_of(read, slug))
+
+
+def other(
+    told: Config, clients: Mapping[str, Client] | None = None, most_sessions: int | None = None, **changes: Any
+) -> Config:
+    """A configuration with changes, and clients of its own, which another agent's reload does not change."""
+    listed = told.clients if clients is None else clients
+    most = told.clients.most_sessions if most_sessions is None else most_sessions
+    return replace(told, clients=Clients(listed.values(), most), **changes)
 
 
 def configs(read: dict[str, Any] | None = None, lease_seconds: int = LEASE_SECONDS) -> list[Config]:
     """The configurations of all agents, with leases so short that much happens in little time."""
     read = read or fleet()
-    return [parse(data(read, server["slug"], lease_seconds)) for server in read["servers"].values()]
+    return [config(server["slug"], read, lease_seconds) for server in read["servers"].values()]

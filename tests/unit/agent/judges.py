@@ -8,8 +8,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fakes import Host, World, outcome
-from warrend.config import Client
+from warrend.clients import Client
 from warrend.conntrack import EXIT_KIND, OWN_KIND
+from warrend.ctl import WRONG
 from warrend.store import SessionRow
 
 QUIET_SECONDS = 14.0
@@ -143,8 +144,7 @@ class Judge:
         assert host.live == {**agent.entry.elements(), **agent.leases.elements()}
         check = asyncio.ensure_future(agent.check(), loop=self.world.loop)
         self.world.go(until=check.done)
-        wrong = {name: number for name, number in check.result().items() if "_" in name}
-        assert wrong == {"missing_elements": 0, "surplus_elements": 0, "wrong_flows": 0}
+        assert {name: check.result()[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
         rows = host.disk.sessions()
         assert sorted(rows, key=client_of) == sorted((s.row for s in agent.entry.sessions.values()), key=client_of)
         assert {row.client4 for row in rows} == {client4 for where, client4 in self.protected if where == slug}
@@ -162,7 +162,7 @@ class Judge:
     def _flows_agree(self, host: Host) -> None:
         here = host.up.leases
         for address, flows in host.flows.items():
-            if host.config.client(address):
+            if host.config.clients.at(address):
                 assert flows <= {host.way(address)}
             elif here.entry_of(address):
                 assert not flows or host.handles[address] in here.handles, "conntrack knows a session that is over"

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from agents import Pair, PlainKernel, pair
 from blockbuster import BlockingError, blockbuster_ctx
 from fakes import EPOCH, FakeKernel, Host, World
 from fleets import IDLE_SECONDS, configs, fleet
+from fleets import other as changed
 from warrend import __main__ as main_module
 from warrend import agent as agent_module
 from warrend import ctl
+from warrend.clients import ClientsError
 from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND, handle
 from warrend.entry import LOOK_SECONDS, Session, State
 from warrend.kernel import Kernel
@@ -110,7 +111,7 @@ def test_no_log_line_of_what_happens_by_itself_names_a_client(caplog: pytest.Log
         world.silent.add(("ams", "c1"))
         world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
         world.kill("ams")
-        ams.config = replace(ams.config, clients={})
+        ams.config = changed(ams.config, clients={})
         world.boot("ams")
         world.cut.add("ams")
         world.go(60)
@@ -576,6 +577,47 @@ def test_a_missing_table_is_an_exit_status_that_has_systemd_try_again(
     monkeypatch.setattr(logging, "basicConfig", lambda **_settings: None)
     assert main_module.main() == 1
     assert "and cannot be put back. systemd starts warrend again" in caplog.text
+
+
+def test_a_clients_file_that_is_broken_at_the_start_is_an_exit_status_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "agent.json").write_text("{}")
+    monkeypatch.setattr(main_module.config, "PATH", tmp_path / "agent.json")
+    monkeypatch.setattr(main_module.config.load, "__defaults__", (tmp_path / "agent.json",))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_settings: None)
+    assert main_module.main() == 1
+    why = (
+        f"{tmp_path}/clients.json is not as site.yml writes it: No such file or directory. Run site.yml for this server"
+    )
+    assert caplog.messages == [f"{why} again. Until then nobody passes"]
+
+
+def test_a_signal_reloads_and_systemd_is_told_when_that_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Reloaded:
+        async def reload(self) -> None:
+            said.append("reload")
+            if said.count("reload") == 2:
+                raise ClientsError("broken")
+
+    async def run() -> None:
+        told, agent = asyncio.Event(), Reloaded()
+        task = asyncio.create_task(main_module.reload_when_told(agent, told))  # type: ignore[arg-type]
+        for _number in range(2):
+            told.set()
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    monkeypatch.setattr(main_module, "notify", said.append)
+    asyncio.run(run())
+    assert [re.sub(r"=\d{6,}$", "=N", line) for line in said] == [
+        "RELOADING=1\nMONOTONIC_USEC=N",
+        "reload",
+        "READY=1",
+    ] * 2
 
 
 def test_the_kernel_of_the_tests_can_what_the_agent_asks_of_the_real_one() -> None:

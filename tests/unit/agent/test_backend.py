@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from fleets import config
+from fleets import config, other
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
@@ -34,7 +34,7 @@ from warrend.metrics import Metrics
 # Control addresses of the test: all of them are this machine's.
 AMS, FRA, STRANGER = "127.77.0.1", "127.77.0.3", "127.77.0.9"
 PLAIN = config("nyc")
-NYC = replace(
+NYC = other(
     PLAIN,
     most_sessions=MOST_SESSIONS,
     servers={

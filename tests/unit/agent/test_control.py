@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from agents import Pair, PlainKernel, pair
+from warrend import clients as clients_module
 from warrend import ctl
 from warrend.tables import TablesError
 
@@ -115,7 +116,7 @@ def test_exits_says_who_answers(ctl_of: Warrenctl) -> None:
 
 def test_a_link_that_is_down_is_shown(ctl_of: Warrenctl, running: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl_of("start", "c1", "nyc")
-    monkeypatch.setattr(running.ams.entry.exits["nyc"], "shaken", -math.inf)
+    monkeypatch.setattr(running.ams.entry.exits["nyc"], "handshake_seen", -math.inf)
 
     async def same_as_before() -> None:
         """Who looks again sees the same."""
@@ -215,7 +216,8 @@ def test_an_exit_that_is_away_has_status_3(ctl_of: Warrenctl, running: Pair) -> 
 
 def test_check_has_status_1_if_anything_is_wrong(ctl_of: Warrenctl, running: Pair) -> None:
     ctl_of("start", "c1", "nyc")
-    good = "missing elements: 0\nsurplus elements: 0\nwrong flows: 0\nsessions: 1\nchoices: 0\nforwards: 0\nleases: 0\n"
+    good = "missing elements: 0\nsurplus elements: 0\nwrong flows: 0\nbroken clients file: 0\n"
+    good += "sessions: 1\nchoices: 0\nforwards: 0\nleases: 0\n"
     said = ctl_of("check")
     assert (said.status, said.out) == (0, good)
     kernel: Any = running.ams.kernel
@@ -224,6 +226,31 @@ def test_check_has_status_1_if_anything_is_wrong(ctl_of: Warrenctl, running: Pai
     said = ctl_of("check", "--json")
     assert (said.status, said.json["missing_elements"], said.json["surplus_elements"]) == (1, 1, 1)
     running.thread.run(running.ams.restore())
+    assert ctl_of("check").status == 0
+
+
+def test_reload_is_done_when_it_returns_and_says_if_it_cannot(
+    ctl_of: Warrenctl, running: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "clients.json", clients_module.load
+    monkeypatch.setattr(clients_module, "load", lambda: read(path))
+    plain = [vars(client) for client in running.ams.config.clients.values()]
+    new = {"name": "c9", "public_key": "k", "address4": "10.100.0.9", "address6": "fd57:6172:7265:2::c9"}
+    path.write_text(json.dumps({"most_sessions": 64, "clients": [*plain, new]}))
+    said = ctl_of("reload")
+    assert (said.status, said.out) == (0, "4 clients may connect\n")
+    assert ctl_of("start", "c9", "nyc").status == 0
+    path.write_text("{")
+    said = ctl_of("reload")
+    why = f"{path} is not as site.yml writes it: line 1 is no JSON. Run site.yml for this server again"
+    assert (said.status, said.err) == (1, f"warrenctl: {why}; the clients of before stay\n")
+    said = ctl_of("check")
+    assert said.status == 1
+    assert "\nbroken clients file: 1\n" in said.out
+    assert said.out.endswith("The clients are those of before the last reload. See: journalctl -u warrend\n")
+    path.write_text(json.dumps({"most_sessions": 64, "clients": plain}))
+    assert ctl_of("reload", "--json").json == {"clients": 3}
+    assert ctl_of("show", "c9").err == "warrenctl: c9 is no client of ams\n"
     assert ctl_of("check").status == 0
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from fakes import EPOCH, World, own_ways
-from fleets import IDLE_SECONDS, LEASE_SECONDS, SMALL_POOL, configs, fleet
+from fleets import IDLE_SECONDS, LEASE_SECONDS, SMALL_POOL, configs, fleet, other
 from judges import Judge
-from warrend.config import Client
+from warrend.clients import Client
 from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
 from warrend.entry import LOOK_SECONDS, AwayError, RefusedError
 from warrend.exits import ALIVE_SECONDS
@@ -344,7 +344,7 @@ def test_an_exit_whose_link_is_down_is_away(f: Fleet, listed: str) -> None:
         return said
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.handshakes", down)
+        patched.setattr("warrend.liveness.handshakes", down)
         if listed == "long ago":
             f.world.go(ALIVE_SECONDS - LOOK_SECONDS)
             assert exit_.link_up
@@ -444,7 +444,7 @@ def test_new_session_addresses_are_not_those_on_disk(f: Fleet) -> None:
 
 def with_config(f: Fleet, **changes: Any) -> None:
     """The agent is told something else from now on."""
-    f.ams.tell(replace(f.ams.config, **changes))
+    f.ams.tell(other(f.ams.config, **changes))
 
 
 def test_a_client_that_left_the_inventory_loses_its_session(f: Fleet) -> None:
@@ -588,7 +588,7 @@ def test_without_handshakes_nobody_is_idle(f: Fleet) -> None:
 
     f.ask("start", "c1", "nyc")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.handshakes", nobody)
+        patched.setattr("warrend.liveness.handshakes", nobody)
         f.world.go(2 * IDLE_SECONDS)
     assert f.leaves_by("c1", "nyc")
 
@@ -602,14 +602,14 @@ def test_an_interface_that_was_made_anew_ends_nothing(f: Fleet) -> None:
     f.world.silent |= {("ams", "c2"), ("ams", "c3")}
     f.world.go(4 * LOOK_SECONDS)
     clients = f.ams.config.clients.values()
-    peers = [(f.ams.config.access_interface, client.public_key) for client in clients]
+    peers = [(*f.ams.config.access_interfaces, client.public_key) for client in clients]
     said = dict.fromkeys(peers, 0.0)
 
     async def anew() -> dict[tuple[str, str], float]:
         return said
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.handshakes", anew)
+        patched.setattr("warrend.liveness.handshakes", anew)
         f.world.go(2 * LOOK_SECONDS)
         assert f.leaves_by("c1", "nyc")
         assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
@@ -640,7 +640,7 @@ def test_a_wall_clock_that_jumps_ends_nothing(f: Fleet, hours: int) -> None:
 
     f.world.silent |= {("ams", "c1"), ("ams", "c2")}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.handshakes", frozen)
+        patched.setattr("warrend.liveness.handshakes", frozen)
         f.world.clock.off = hours * 3600.0
         f.world.go(ALIVE_SECONDS - 2 * LOOK_SECONDS)
         assert exit_.link_up

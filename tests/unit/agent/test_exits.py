@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fleets import config
+from fleets import config, other
 from servers import LoopThread, listening, loop_thread, served
 from test_leases import Recorder
 from warrend import exits as exits_module
@@ -54,7 +54,7 @@ def backend(thread: LoopThread, most_sessions: int = 64) -> Iterator[tuple[int, 
     """A real backend of nyc: its port, and its leases."""
     told = config("nyc")
     told = replace(told, lease_seconds=17, servers={"ams": replace(told.servers["ams"], control4="127.77.0.1")})
-    told = replace(told, most_sessions=most_sessions)
+    told = other(told, most_sessions=most_sessions)
     kernel: Any = Recorder()
     leases, sock = Leases(told, kernel), listening(THERE)
     with served(thread, lambda: Backend(told, leases, Metrics()).application(), sock):
@@ -336,7 +336,7 @@ def test_a_link_is_up_for_as_long_as_a_handshake_is_good(
     """By the clock that nobody sets; math.inf: the link is away."""
 
     async def work(exit_: Exit) -> None:
-        exit_.shaken = None if age is None else exits_module.time.monotonic() - age
+        exit_.handshake_seen = None if age is None else exits_module.time.monotonic() - age
         clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + wall)
         monkeypatch.setattr(exits_module, "time", clock)
         assert exit_.link_up is up

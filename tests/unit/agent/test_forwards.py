@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from agents import PlainKernel
-from fleets import config, fleet
+from fleets import config, fleet, other
 from namespaces import approve, flows, fresh, load_tables, nft, router, source_of, udp
 from warrend.agent import Agent
 from warrend.config import Config
 from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark, handle
 from warrend.errors import RefusedError
-from warrend.forwards import MOST, Forwards
+from warrend.forwards import MAX_PORTS_PER_CLIENT, Forwards
 from warrend.store import DiskError, ForwardRow, Store
 from warrend.tables import Tables, TablesError, Value
 from warrend.views import default_exit
@@ -63,7 +63,7 @@ def run(directory: Path, work: Callable[[Server], Awaitable[object]], **changes:
     """Do something with a server's forwards, which have been read from its disk."""
 
     async def go() -> None:
-        server = Server(directory, replace(TOLD, **changes))
+        server = Server(directory, other(TOLD, **changes))
         await server.forwards.load(server.store.forwards())
         server.kernel.live = dict(server.forwards.elements())
         await work(server)
@@ -143,11 +143,11 @@ def test_what_one_has_another_cannot_remove(tmp_path: Path) -> None:
 
 def test_so_many_and_no_more_however_they_are_asked_for(tmp_path: Path) -> None:
     async def work(server: Server) -> None:
-        asked = [server.forwards.add(C1) for _number in range(MOST + 20)]
+        asked = [server.forwards.add(C1) for _number in range(MAX_PORTS_PER_CLIENT + 20)]
         done = await asyncio.gather(*asked, return_exceptions=True)
-        assert sum(isinstance(each, ForwardRow) for each in done) == MOST
+        assert sum(isinstance(each, ForwardRow) for each in done) == MAX_PORTS_PER_CLIENT
         assert {each.reason for each in done if isinstance(each, RefusedError)} == {"too_many"}
-        assert len(set(server.stored)) == MOST
+        assert len(set(server.stored)) == MAX_PORTS_PER_CLIENT
         await server.forwards.add(C2)
 
     run(tmp_path, work)

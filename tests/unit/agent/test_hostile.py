@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from servers import FORM, Caller, LoopThread, listening, loop_thread, served
 from warrend import agent as agent_module
-from warrend import entry as entry_module
 from warrend import exits as exits_module
+from warrend import liveness as liveness_module
 from warrend import visitors as visitors_module
 from warrend.agent import Agent
 from warrend.backend import OPS, Backend
@@ -90,7 +90,7 @@ class Agents:
             for module, name, instead in (
                 (agent_module, "Kernel", PlainKernel),
                 (agent_module, "put_back", self._nobody),
-                (entry_module, "handshakes", self._nobody),
+                (liveness_module, "handshakes", self._nobody),
             ):
                 stack.enter_context(mock.patch.object(module, name, instead))
             stack.enter_context(self._logged())
@@ -1002,7 +1002,7 @@ class HostileEntry(RuleBasedStateMachine):
         assert [value for (name, _address), value in theirs.items() if "exit" in name and value not in own] == []
         fras = sum(name == "session_exit4" and self.fra.speaks_for(address) for name, address in theirs)
         assert count == {"ams": len(self.entry.sessions), "fra": fras}
-        assert fras <= self.nyc.config.most_sessions
+        assert fras <= self.nyc.config.clients.most_sessions
 
     @invariant()
     def warrenctl_is_answered(self) -> None:

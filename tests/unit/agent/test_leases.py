@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import Host, World
-from fleets import LEASE_SECONDS, config, configs, fleet
+from fleets import LEASE_SECONDS, config, configs, fleet, other
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warrend import leases as leases_module
@@ -133,7 +133,7 @@ def test_every_exit_address_is_as_likely() -> None:
         again = {(await leases.start(AMS, [PAIR]))[PAIR[0]] for _number in range(60)}
         assert again == set(NYC.exit4), "nothing follows from the session address"
 
-    with_leases(work, replace(NYC, most_sessions=601))
+    with_leases(work, other(NYC, most_sessions=601))
 
 
 def test_a_session_under_the_same_addresses_is_another() -> None:
@@ -246,7 +246,7 @@ def test_flows_of_both_families_have_the_mark_of_the_ipv4_address() -> None:
 
 # --- no more than an entry can have clients for
 
-FEW = replace(NYC, most_sessions=3)
+FEW = other(NYC, most_sessions=3)
 
 
 @pytest.mark.parametrize("op", ["start", "renew"])
@@ -379,7 +379,7 @@ def test_an_entry_that_makes_up_sessions_does_not_get_many() -> None:
         assert len(addresses(leases)) == 100
         for call in range(1, 60):
             await leases.renew(AMS, [pair(n, call * 1000 + n) for n in range(1, 65)])
-            assert leases.count()["ams"] == NYC.most_sessions == 64
+            assert leases.count()["ams"] == NYC.clients.most_sessions == 64
         assert len(leases.elements()) == 4 * 64
         live: dict[Key, Value] = {}
         for what, detail in kernel.done:
@@ -601,7 +601,7 @@ def alone_in_the_world(**changes: Any) -> Iterator[Host]:
     """An exit whose entries say nothing."""
     (nyc,) = (each for each in configs(fleet()) if each.slug == "nyc")
     nowhere = {slug: replace(server, mark=None) for slug, server in nyc.servers.items()}
-    with World([replace(nyc, servers=nowhere, **changes)]) as world:
+    with World([other(nyc, servers=nowhere, **changes)]) as world:
         world.boot("nyc")
         yield world.hosts["nyc"]
 

@@ -34,7 +34,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from servers import FORM, Caller, listening, served
 from warrend import portal as portal_module
-from warrend.config import Client
+from warrend.clients import Client
 from warrend.pages import Pages
 from warrend.portal import HEADERS, LARGEST_BODY, OPENAPI, Portal, form_key
 from warrend.visitors import BACKEND, PORTAL, Limited

@@ -34,7 +34,7 @@ def test_what_was_put_is_there_when_it_is_opened_again(store: Store, tmp_path: P
     assert again.sessions() == [ALICE, BOB]
     assert again.choices() == [CHOICE]
     again.drop_sessions([ALICE.client4, "10.100.0.9"])
-    again.drop_choice(CHOICE.client4)
+    again.drop_choices([CHOICE.client4])
     again.close()
     last = Store(tmp_path / "sessions.db")
     assert last.sessions() == [BOB]
@@ -122,7 +122,7 @@ def test_nothing_of_what_is_no_more_is_on_the_disk(store: Store, tmp_path: Path)
     assert not any(word in said() for word in (b"10.128.128.7", b"fd57:8001::7"))
     for drop in (
         lambda: store.drop_sessions([ALICE.client4, BOB.client4]),
-        lambda: store.drop_choice(CHOICE.client4),
+        lambda: store.drop_choices([CHOICE.client4]),
         lambda: store.drop_forwards([40000]),
     ):
         drop()

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from aiohttp import web
 from . import config
 from .agent import Agent
 from .backend import Backend
+from .clients import ClientsError
 from .control import Control
 from .portal import Portal, form_key
 from .tables import TablesError
@@ -70,6 +72,8 @@ async def run() -> None:
     state = Path(os.environ["STATE_DIRECTORY"])
     agent = Agent(config.load(), state)
     stopped = asyncio.get_running_loop().create_task(_stop_signal())
+    hang_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
     runners = []
     try:
         await agent.start()
@@ -83,7 +87,9 @@ async def run() -> None:
             runners.append(await serve(portal.application(), given["portal"], PORTAL, IDLE_SECONDS))
         notify("READY=1")
         failed = asyncio.create_task(agent.wait())
+        reloading = asyncio.create_task(reload_when_told(agent, hang_up))
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        reloading.cancel()
         if failed.done():
             failed.result()
         failed.cancel()
@@ -93,6 +99,17 @@ async def run() -> None:
         for runner in runners:
             await runner.cleanup()
         await agent.close()
+
+
+async def reload_when_told(agent: Agent, told: asyncio.Event) -> None:
+    """Reload at each SIGHUP, until cancelled. ``systemctl reload`` asks by the control socket, and so waits for it."""
+    while True:
+        await told.wait()
+        told.clear()
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        with contextlib.suppress(ClientsError, TablesError, OSError):  # the agent has said so, or ends
+            await agent.reload()
+        notify("READY=1")
 
 
 async def _stop_signal() -> None:
@@ -109,6 +126,9 @@ def main() -> int:
     with contextlib.suppress(KeyboardInterrupt):
         try:
             asyncio.run(run())
+        except ClientsError as error:
+            LOG.error("%s. Until then nobody passes", error)  # noqa: TRY400 - it says all
+            return 1
         except TablesError as error:
             LOG.error("%s, and cannot be put back. systemd starts warrend again", error)  # noqa: TRY400
             return 1

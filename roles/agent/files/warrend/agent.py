@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from . import clients
+from .clients import ClientsError
 from .config import Config
 from .conntrack import EXIT_KIND, FORWARD_KIND, HANDLES, OWN_KIND, SESSION_KIND
 from .entry import Entry
@@ -20,7 +22,7 @@ from .kernel import Kernel, put_back
 from .leases import Leases
 from .metrics import Metrics
 from .store import Store
-from .tables import FORWARD_MAPS, Key, TablesGoneError, Value
+from .tables import FORWARD_MAPS, Key, TablesError, TablesGoneError, Value
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ class Agent:
         self.metrics.gauges(self._gauges)
         self._touched, self._damaged = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = asyncio.Lock()
+        self._half_reloaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clients_file_broken = False
 
     async def start(self) -> None:
         """Put the sessions on disk in the kernel, let clients pass, and begin to look after them.
@@ -75,9 +80,31 @@ class Agent:
         ]
         self._tasks = [asyncio.create_task(self._guarded(work)) for work in works]
 
+    async def reload(self) -> None:
+        """Read the clients again, and let those connect that are in the file now.
+
+        Raises:
+            ClientsError: the file cannot be used; all stays as it was.
+        """
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(clients.load)
+            except ClientsError as error:
+                self._clients_file_broken = True
+                LOG.error("%s; the clients of before stay", error)  # noqa: TRY400 - it says all
+                raise
+            self._clients_file_broken = False
+            try:
+                await self.entry.replace_clients(new)
+            except (TablesError, OSError):
+                # The next start does the rest, and leaves everybody's traffic as it is.
+                why = "the elements of clients that come and go could not be changed"
+                self._half_reloaded.set_exception(TablesError(why))
+                raise
+
     async def wait(self) -> None:
         """Wait until something that goes on by itself has failed, and raise what it failed with."""
-        done, _pending = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, _pending = await asyncio.wait({*self._tasks, self._half_reloaded}, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
@@ -122,7 +149,7 @@ class Agent:
         """The IPv4 address of the client or session that has an address; empty if there is none any more."""
         if ":" not in address:
             return address
-        client = self.config.client_at(address)
+        client = self.config.clients.at(address)
         return client.address4 if client else self.leases.session4_of(address)
 
     def _wanted(self) -> dict[Key, Value]:
@@ -162,17 +189,18 @@ class Agent:
             return mark not in self.entry.forwards.marks
         if kind == SESSION_KIND:
             return number not in self.leases.handles
-        client4 = self.config.clients_by_handle.get(number)
+        client4 = self.config.clients.address_of_handle(number)
         session = client4 in self.entry.sessions
         return (kind == OWN_KIND and session) or (kind == EXIT_KIND and not session)
 
     async def check(self) -> dict[str, int]:
-        """How many elements and flows are not as they should be; for tests and people who doubt."""
+        """How many elements, flows and files are not as they should be; for tests and people who doubt."""
         live, wanted = await self.kernel.elements(), self._wanted()
         return {
             "missing_elements": sum(live.get(key) != value for key, value in wanted.items()),
             "surplus_elements": sum(key not in wanted for key in live),
             "wrong_flows": await self.kernel.sweep(self._wrong, False),
+            "broken_clients_file": int(self._clients_file_broken),
             "sessions": len(self.entry.sessions),
             "choices": len(self.entry.choices),
             "forwards": len(self.entry.forwards),

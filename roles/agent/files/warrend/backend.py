@@ -72,7 +72,7 @@ class Backend:
             else:
                 await self._leases.stop(sessions)
         except TooManyError:
-            most = self._config.most_sessions
+            most = self._config.clients.most_sessions
             return refuse(429, "too_many", f"{entry.slug} has {most} sessions here, and no client of it is without one")
         return web.json_response({"exits": exits, "lease_seconds": self._config.lease_seconds})
 

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .conntrack import handle
+from . import clients as clients_module
+from .clients import Clients
 
 PATH = Path("/etc/warren/agent.json")
 
@@ -55,22 +56,6 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Client:
-    """A client that may connect to this server.
-
-    Attributes:
-        name: how people call it.
-        public_key: its WireGuard key.
-        address4, address6: its addresses in the tunnel.
-    """
-
-    name: str
-    public_key: str
-    address4: str
-    address6: str
-
-
-@dataclass(frozen=True)
 class Config:
     """All that the agent is told.
 
@@ -80,7 +65,7 @@ class Config:
         session4, session6: from where it takes session addresses for its clients.
         exit4, exit6: its exit addresses.
         control_interface: the control mesh.
-        access_interface: where its clients are.
+        access_interfaces: where its clients come in.
         multihop_interface: where the sessions of other servers' clients come in.
         entry4, entry6: its entry addresses, None where it has none of a family.
         portal: the addresses on which clients reach the portal.
@@ -90,12 +75,11 @@ class Config:
         backend_port: TCP port of the agents on the mesh.
         block_mark: the mark of a client whose exit is away.
         hold_mark: the mark of a client whose exit is about to change.
-        most_sessions: how many sessions another server may have here.
         lease_seconds: how long a session lives here, as its exit, without a renewal.
         idle_seconds: how long a session lives here, as its entry, without a handshake of its client.
         servers: the other servers, by slug.
         clients_connect: whether this server has clients, or only is an exit.
-        clients: by IPv4 tunnel address.
+        clients: those that may connect to it. A reload changes them, and nothing else of this.
     """
 
     slug: str
@@ -112,23 +96,22 @@ class Config:
     forward_ports: tuple[int, int]
     reserved_ports: frozenset[int]
     control_interface: str
-    access_interface: str
+    access_interfaces: tuple[str, ...]
     multihop_interface: str
     backend_port: int
     block_mark: int
     hold_mark: int
-    most_sessions: int
     lease_seconds: int
     idle_seconds: int
     clients_connect: bool
     servers: Mapping[str, Server]
-    clients: Mapping[str, Client]
+    clients: Clients
 
     @cached_property
     def links(self) -> frozenset[str]:
         """The names of this server's own WireGuard links."""
         exits = {server.interface for server in self.servers.values() if server.mark is not None}
-        clients = {self.access_interface} if self.clients_connect else set()
+        clients = set(self.access_interfaces) if self.clients_connect else set()
         return frozenset({self.control_interface, self.multihop_interface} | clients | exits)
 
     @cached_property
@@ -136,46 +119,24 @@ class Config:
         """The other servers by either address on the mesh."""
         return {address: server for server in self.servers.values() for address in (server.control4, server.control6)}
 
-    @cached_property
-    def _clients_by_word(self) -> dict[str, Client]:
-        return {word: c for c in self.clients.values() for word in (c.address6, c.address4, c.name)}
-
-    @cached_property
-    def _clients_by_address(self) -> dict[str, Client]:
-        return {address: c for c in self.clients.values() for address in (c.address4, c.address6)}
-
-    @cached_property
-    def clients_by_handle(self) -> dict[int, str]:
-        """The IPv4 tunnel address of each client by what its flows' marks have of it."""
-        return {handle(address): address for address in self.clients}
-
-    def client_at(self, address: str) -> Client | None:
-        """The client whose tunnel address this is; a name that looks like one is nobody's."""
-        return self._clients_by_address.get(address)
-
-    def client(self, word: str) -> Client | None:
-        """The client of this name or tunnel address."""
-        return self._clients_by_word.get(word) or self._clients_by_word.get(_canonical(word))
-
-    def exit(self, word: str) -> Server | None:
+    def exit(self, slug_or_name: str) -> Server | None:
         """The server of this slug or name that clients of this server can leave from."""
-        found = self.servers.get(word) or next((s for s in self.servers.values() if s.name == word), None)
+        named = (server for server in self.servers.values() if server.name == slug_or_name)
+        found = self.servers.get(slug_or_name) or next(named, None)
         return found if found and found.mark is not None else None
 
 
-def _canonical(address: str) -> str:
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return address
-
-
 def load(path: Path = PATH) -> Config:
-    """Read the file that site.yml wrote."""
-    return parse(json.loads(path.read_text(encoding="utf-8")))
+    """Read the file that site.yml wrote, and that of the clients beside it.
+
+    Raises:
+        ClientsError: see ``clients.load``.
+    """
+    clients = clients_module.load(path.with_name(clients_module.NAME))
+    return parse(json.loads(path.read_text(encoding="utf-8")), clients)
 
 
-def parse(data: Mapping[str, Any]) -> Config:
+def parse(data: Mapping[str, Any], clients: Clients) -> Config:
     """The configuration from its plain data."""
     here = data["server"]
     servers = [
@@ -190,8 +151,7 @@ def parse(data: Mapping[str, Any]) -> Config:
         )
         for server in data["servers"]
     ]
-    clients = [Client(**client) for client in data["clients"]]
-    plain = ("control_interface", "access_interface", "multihop_interface", "backend_port", "block_mark", "hold_mark")
+    plain = ("control_interface", "multihop_interface", "backend_port", "block_mark", "hold_mark")
     return Config(
         slug=here["slug"],
         label=here["label"],
@@ -206,11 +166,11 @@ def parse(data: Mapping[str, Any]) -> Config:
         portal_names=tuple(data["portal_names"]),
         forward_ports=(data["forward_ports"][0], data["forward_ports"][1]),
         reserved_ports=frozenset(data["reserved_ports"]),
+        access_interfaces=tuple(data["access_interfaces"]),
         **{name: data[name] for name in plain},
         clients_connect=data["clients_connect"],
-        most_sessions=data["most_sessions"],
         lease_seconds=data["lease_seconds"],
         idle_seconds=data["idle_seconds"],
         servers={server.slug: server for server in servers},
-        clients={client.address4: client for client in clients},
+        clients=clients,
     )

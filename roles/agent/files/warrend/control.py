@@ -12,7 +12,7 @@ from aiohttp import web
 
 from .agent import Agent
 from .answers import Handler, plain_errors, refuse
-from .config import Client
+from .clients import Client, ClientsError
 from .errors import AwayError, RefusedError
 from .views import client_view, exit_view, forward_view
 
@@ -38,6 +38,7 @@ class Control:
         app.router.add_delete("/forwards/{client}/{port:\\d{1,5}}", self._forward_no_more)
         app.router.add_post("/disconnected/{client}", self._disconnected)
         app.router.add_get("/check", self._check)
+        app.router.add_post("/reload", self._reload)
         return app
 
     async def _exits(self, _request: web.Request) -> web.Response:
@@ -94,6 +95,10 @@ class Control:
     async def _check(self, _request: web.Request) -> web.Response:
         return web.json_response(await self._agent.check())
 
+    async def _reload(self, _request: web.Request) -> web.Response:
+        await self._agent.reload()
+        return web.json_response({"clients": len(self._config.clients)})
+
     def _client(self, request: web.Request) -> Client:
         return self._entry.client(request.match_info["client"])
 
@@ -105,6 +110,8 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except RefusedError as error:
         return refuse(409, error.reason, str(error))
+    except ClientsError as error:
+        return refuse(409, "clients_file", f"{error}; the clients of before stay")
     except AwayError as error:
         return refuse(503, "away", str(error))
 

@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 10.0
 
 DONE, REFUSED, AWAY, NO_AGENT = 0, 1, 3, 4
 
-WRONG = ("missing_elements", "surplus_elements", "wrong_flows")
+WRONG = ("missing_elements", "surplus_elements", "wrong_flows", "broken_clients_file")
 """What ``check`` counts that should be none."""
 
 
@@ -90,7 +90,8 @@ def parser() -> argparse.ArgumentParser:
     unforward.add_argument("port", type=int)
     command("forwards", "the ports that are forwarded to clients")
     command("disconnected", "a client is gone: it has no session, choice or forwarded port any more", client)
-    command("check", "whether the kernel's tables and flows agree with the agent")
+    command("check", "whether the kernel's tables and flows agree with the agent, and its clients' file can be used")
+    command("reload", "read the clients' file again, as systemctl reload warrend does; return once it is in force")
     return main_parser
 
 
@@ -153,7 +154,10 @@ def _time(seconds: float) -> str:
 
 def check_text(found: dict[str, int]) -> str:
     """What ``check`` says."""
-    return "\n".join(f"{name.replace('_', ' ')}: {number}" for name, number in found.items())
+    lines = [f"{name.replace('_', ' ')}: {number}" for name, number in found.items()]
+    if found["broken_clients_file"]:
+        lines.append("The clients are those of before the last reload. See: journalctl -u warrend")
+    return "\n".join(lines)
 
 
 def stopped_text(view: dict[str, Any]) -> str:
@@ -187,6 +191,7 @@ def request_of(args: argparse.Namespace) -> tuple[str, str, object, Callable[[An
         "forwards": ("GET", "/forwards", forwards_table),
         "disconnected": ("POST", f"/disconnected/{client}", line_of),
         "check": ("GET", "/check", check_text),
+        "reload": ("POST", "/reload", lambda view: f"{view['clients']} clients may connect"),
     }
     method, path, show = plain[args.command]
     return method, path, None, show

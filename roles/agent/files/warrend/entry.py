@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import math
 import secrets
 import time
 from collections import defaultdict
@@ -25,12 +24,14 @@ from enum import Enum
 from typing import Any, NoReturn, TypeVar
 
 from .batches import Batches
-from .config import Client, Config, Network
+from .clients import Client, Clients
+from .config import Config, Network
 from .conntrack import EXIT_KIND, OWN_KIND, flow_mark
 from .errors import DISK, AwayError, NoSessionError, RefusedError
 from .exits import Exit, ExitError, Pair
 from .forwards import Forwards
-from .kernel import Kernel, handshakes
+from .kernel import Kernel
+from .liveness import Handshakes, Liveness
 from .metrics import Metrics
 from .store import ChoiceRow, DiskError, SessionRow, Store
 from .tables import Key, TablesError, Value
@@ -105,7 +106,7 @@ class Entry:
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._tasks: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
-        self._shaken: dict[tuple[str, str], tuple[float, float]] = {}
+        self._liveness = Liveness(Handshakes(config), exits.values())
         self.forwards = Forwards(config, store, self._write, kernel)
         self._put = Batches(self._put_rows)
         self._scrubbed = Batches(self._scrub)
@@ -152,7 +153,7 @@ class Entry:
         for client, choice in list(self.choices.items()):
             if client not in known or not self._is_ours(choice):
                 del self.choices[client]
-                await self._write(self._store.drop_choice, client)
+                await self._write(self._store.drop_choices, [client])
 
     def _is_session_of_ours(self, row: SessionRow) -> bool:
         networks = (row.session4, self._config.session4), (row.session6, self._config.session6)
@@ -173,11 +174,11 @@ class Entry:
     async def _let_go(self, client4: str) -> None:
         await asyncio.sleep(HOLD_AGAIN_SECONDS)
         async with self._locks[client4]:
-            held = self._holding.get(client4)
-            if held is not None and client4 not in self.sessions:
+            client = self._config.clients.get(client4)
+            if client and client4 in self._holding and client4 not in self.sessions:
                 await self._kernel.forget([client4])
                 del self._holding[client4]
-                await self._kernel.apply(_own_way(client4, self._config.clients[client4].address6))
+                await self._kernel.apply(_own_way(client4, client.address6))
 
     def _is_ours(self, choice: ChoiceRow) -> bool:
         return choice.exit4 in (None, *self._config.exit4) and choice.exit6 in (None, *self._config.exit6)
@@ -224,10 +225,95 @@ class Entry:
         Raises:
             RefusedError: there is none.
         """
-        found = self._config.client(word)
+        found = self._config.clients.find(word)
         if found is None:
             raise RefusedError("unknown_client", f"{word} is no client of {self._config.slug}")
         return found
+
+    def _refuse_if_gone(self, client: Client) -> None:
+        """Refuse what a client asked for before a reload took it away."""
+        if self._config.clients.get(client.address4) != client:
+            raise RefusedError("unknown_client", f"{client.name} is no client of {self._config.slug} any more")
+
+    # --- a reload
+
+    async def replace_clients(self, new: Clients) -> None:
+        """Let other clients connect. Those that stay keep all they have, and nothing of theirs is touched.
+
+        A client that is gone leaves nowhere from the one transaction on in which a new one begins to pass; then what it
+        had ends. A disk that takes nothing keeps its rows until the agent starts anew, which drops them.
+        """
+        known = self._config.clients
+        before = dict(known)
+        known.replace(new)
+        added = [client for address4, client in known.items() if address4 not in before]
+        other = [old for old in before.values() if self._is_other(old)]
+        other.sort(key=_by_address)
+        async with contextlib.AsyncExitStack() as stack:
+            for old in other:
+                await stack.enter_async_context(self._locks[old.address4])
+            surplus: dict[Key, Value | None] = {key: None for old in other for key in self._elements_of(old)}
+            moved = [known[old.address4] for old in other if self._stays(old)]
+            gone = [old for old in other if not self._stays(old)]
+            ended = [session for old in gone for session in self._discard(old.address4)]
+            for client in moved:
+                self._move(client)
+            now = [known[old.address4] for old in other if old.address4 in known]
+            wanted = {key: value for client in [*added, *now] for key, value in self._elements_of(client).items()}
+            await self._kernel.apply({**surplus, **wanted})
+            if other:
+                await self._kernel.forget([old.address4 for old in other])
+                await self._write_replaced([old.address4 for old in gone], [client.address4 for client in moved])
+        for client in moved:
+            await self.forwards.move(client)
+        for old in gone:
+            await self.forwards.drop(old.address4, surely=True)
+        if ended:
+            self._metrics.ends.labels("removed").inc(len(ended))
+            self._background(self._tell_stop(ended))
+        LOG.info("reloaded: %d clients, %d of them new; %d are gone", len(known), len(added), len(gone))
+
+    def _is_other(self, old: Client) -> bool:
+        """Whether a client that there was is gone, or has another IPv6 address."""
+        return not self._stays(old) or self._config.clients[old.address4].address6 != old.address6
+
+    def _stays(self, old: Client) -> bool:
+        now = self._config.clients.get(old.address4)
+        return now is not None and now.is_same_device(old)
+
+    def _elements_of(self, client: Client) -> dict[Key, Value]:
+        """The elements of one client, those of its forwarded ports excepted."""
+        wanted = {**_own_way(client.address4, client.address6), **self._holding.get(client.address4, {})}
+        session, choice = self.sessions.get(client.address4), self.choices.get(client.address4)
+        more = {**(self._elements(session) if session else {}), **(_choice_elements(choice) if choice else {})}
+        return {**wanted, **{key: value for key, value in more.items() if value is not None}}
+
+    def _discard(self, client4: str) -> list[Session]:
+        """Know nothing of a client any more; its session, if it had one."""
+        self._holding.pop(client4, None)
+        self.choices.pop(client4, None)
+        session = self.sessions.pop(client4, None)
+        return [session] if session else []
+
+    def _move(self, client: Client) -> None:
+        """Have what a client has be of its other IPv6 address."""
+        session, choice = self.sessions.get(client.address4), self.choices.get(client.address4)
+        if session:
+            session.row = replace(session.row, client6=client.address6)
+        if choice:
+            self.choices[client.address4] = replace(choice, client6=client.address6)
+        if client.address4 in self._holding:
+            self._holding[client.address4] = _marks(client.address4, client.address6, self._config.hold_mark)
+
+    async def _write_replaced(self, gone: list[str], moved: list[str]) -> None:
+        try:
+            await self._write(self._store.drop_sessions, gone)
+            await self._write(self._store.drop_choices, gone)
+            await self._write(self._store.put_sessions, [self.sessions[c].row for c in moved if c in self.sessions])
+            for choice in [self.choices[client4] for client4 in moved if client4 in self.choices]:
+                await self._write(self._store.put_choice, choice)
+        except DiskError:
+            LOG.warning("the disk takes nothing: what clients had that are gone is on it until warrend starts anew")
 
     # --- sessions
 
@@ -240,6 +326,7 @@ class Entry:
         """
         exit_ = self._exit(word)
         async with self._locks[client.address4]:
+            self._refuse_if_gone(client)
             if client.address4 in self.choices:
                 self._metrics.failures.labels("choice").inc()
                 raise RefusedError(
@@ -424,6 +511,7 @@ class Entry:
             ours = ", ".join(self._config.exit4 + self._config.exit6)
             raise RefusedError("unknown_address", f"this is no exit address of {self._config.slug}. There are: {ours}")
         async with self._locks[client.address4]:
+            self._refuse_if_gone(client)
             if client.address4 in self.sessions:
                 raise RefusedError(
                     "session",
@@ -433,7 +521,7 @@ class Entry:
             default = exit4 is None and exit6 is None
             try:
                 if default:
-                    await self._write(self._store.drop_choice, client.address4)
+                    await self._write(self._store.drop_choices, [client.address4])
                     self.choices.pop(client.address4, None)
                 else:
                     await self._write(self._store.put_choice, row)
@@ -502,21 +590,7 @@ class Entry:
 
     async def see_handshakes(self) -> bool:
         """See which clients and links are alive. Whether that could be seen."""
-        shaken = await handshakes()
-        if shaken is None:
-            for exit_ in self.exits.values():
-                exit_.shaken = None
-            return False
-        now = time.monotonic()
-        for peer, when in shaken.items():
-            # It is of the wall clock, which may be set at any time: only that it is another one says something. A link
-            # that was made anew has never shaken hands, which says nothing of its clients.
-            if when and self._shaken.get(peer, (0.0, 0.0))[0] != when:
-                self._shaken[peer] = when, now
-        for exit_ in self.exits.values():
-            peer = exit_.server.interface, exit_.server.public_key or ""
-            exit_.shaken = self._shaken[peer][1] if shaken.get(peer) else -math.inf
-        return True
+        return await self._liveness.refresh()
 
     async def _end_idle(self) -> None:
         limit = time.monotonic() - self._config.idle_seconds
@@ -526,9 +600,10 @@ class Entry:
             session = self.sessions.get(client4)
             if client is None:
                 continue
-            shook = self._shaken.get((self._config.access_interface, client.public_key), (0.0, self._began))[1]
-            if max(shook, self._began, session.began if session else self._began) < limit:
+            seen = self._liveness.last_seen(client)
+            if max(seen, self._began, session.began if session else self._began) < limit:
                 idle.append(client)
+        idle.sort(key=_by_address)  # whoever takes several locks takes them in this order
         for start in range(0, len(idle), IDLE_AT_ONCE):
             batch = idle[start : start + IDLE_AT_ONCE]
             async with contextlib.AsyncExitStack() as stack:
@@ -563,6 +638,10 @@ class Entry:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._disk.shutdown()
         self._store.close()
+
+
+def _by_address(client: Client) -> str:
+    return client.address4
 
 
 def _marks(client4: str, client6: str, mark: int) -> dict[Key, Value]:

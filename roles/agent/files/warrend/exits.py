@@ -87,7 +87,7 @@ class Exit:
         silent_since: Unix time since when it has not answered; None while it does.
         round_trip: seconds that its last answer to an empty call took; None before the first.
         lease_seconds: how long it keeps a session without renewal, as it said last.
-        shaken: when the link's last handshake was first seen, by the monotonic clock; None if nothing is known of it.
+        handshake_seen: when the link's last handshake was first seen, monotonic; None if nothing is known.
     """
 
     def __init__(self, server: Server, config: Config, session: aiohttp.ClientSession, metrics: Metrics) -> None:
@@ -97,7 +97,7 @@ class Exit:
         self.silent_since: float | None = time.time()
         self.round_trip: float | None = None
         self.lease_seconds = config.lease_seconds
-        self.shaken: float | None = None
+        self.handshake_seen: float | None = None
         host = f"{server.control4}:{config.backend_port}" if config.backend_port != 80 else server.control4
         self._started = Batches(self._start, AT_ONCE)
         self._url = f"http://{host}/mh-backend"
@@ -110,7 +110,7 @@ class Exit:
     @property
     def link_up(self) -> bool:
         """Whether the multihop link to it has a WireGuard session, for all that is known."""
-        return self.shaken is None or time.monotonic() - self.shaken < ALIVE_SECONDS
+        return self.handshake_seen is None or time.monotonic() - self.handshake_seen < ALIVE_SECONDS
 
     @property
     def gone(self) -> bool:

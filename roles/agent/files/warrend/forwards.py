@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import secrets
 import socket
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
-from .config import Client, Config
+from .clients import Client
+from .config import Config
 from .conntrack import forward_mark
 from .errors import DISK, RefusedError
 from .kernel import Kernel
 from .store import DiskError, ForwardRow, Store
 from .tables import Key, TablesError, Value
 
-MOST = 100
-"""Of one client."""
+LOG = logging.getLogger(__name__)
+
+MAX_PORTS_PER_CLIENT = 100
 
 ATTEMPTS = 64
 
@@ -84,10 +88,13 @@ class Forwards:
             RefusedError: it cannot be, and nothing was changed.
         """
         async with self._locks[client.address4]:
+            if self._config.clients.get(client.address4) != client:  # a reload has taken it away
+                raise RefusedError("unknown_client", f"{client.name} is no client of {self._config.slug} any more")
             if port is not None and port in self._ports.get(client.address4, ()):
                 return self._rows[port]
-            if len(self._ports[client.address4]) >= MOST:
-                raise RefusedError("too_many", f"{MOST} ports are forwarded already. Remove one that you do not need.")
+            if len(self._ports[client.address4]) >= MAX_PORTS_PER_CLIENT:
+                message = f"{MAX_PORTS_PER_CLIENT} ports are forwarded already. Remove one that you do not need."
+                raise RefusedError("too_many", message)
             row = ForwardRow(self._free(port), client.address4, client.address6, time.time())
             self._keep(row)
             try:
@@ -114,14 +121,27 @@ class Forwards:
                 raise RefusedError("no_forward", message)
             await self._remove([self._rows[port]])
 
-    async def drop(self, client4: str) -> None:
-        """Forward nothing to a client any more."""
+    async def drop(self, client4: str, surely: bool = False) -> None:
+        """Forward nothing to a client any more.
+
+        Args:
+            client4: its IPv4 tunnel address.
+            surely: even if the disk takes nothing; the agent's next start drops them from there.
+        """
         async with self._locks[client4]:
             rows = self.of(client4)
             if rows:
-                await self._remove(rows)
+                await self._remove(rows, surely)
 
-    async def _remove(self, rows: list[ForwardRow]) -> None:
+    async def move(self, client: Client) -> None:
+        """Have the ports of a client be of its other IPv6 address."""
+        async with self._locks[client.address4]:
+            rows = [replace(row, client6=client.address6) for row in self.of(client.address4)]
+            for row in rows:
+                self._rows[row.port] = row
+            await self._kernel.apply({key: value for row in rows for key, value in _elements(row).items()})
+
+    async def _remove(self, rows: list[ForwardRow], surely: bool = False) -> None:
         """Nobody else gets the ports before their flows are gone; if that fails, they stay whose they were."""
         ports = [row.port for row in rows]
         self._ending.update(ports)
@@ -130,9 +150,11 @@ class Forwards:
             await self._kernel.forget_forwards(ports)
             await self._write(self._store.drop_forwards, ports)
         except DiskError as error:
-            self._ending.difference_update(ports)
-            await self._kernel.apply({key: value for row in rows for key, value in _elements(row).items()})
-            raise RefusedError("disk", DISK) from error
+            if not surely:
+                self._ending.difference_update(ports)
+                await self._kernel.apply({key: value for row in rows for key, value in _elements(row).items()})
+                raise RefusedError("disk", DISK) from error
+            LOG.warning("the disk takes nothing: forwarded ports that ended are on it until warrend starts anew")
         finally:
             self._ending.difference_update(ports)
         for row in rows:

@@ -165,7 +165,7 @@ class Leases:
             return {}
         known = {self._session4.get(session6 or "", session4) for session4, session6 in pairs}
         before = {session4 for session4 in known | {pair[0] for pair in pairs} if session4 in self._leases}
-        if self._numbers[entry.slug] - len(before) + len(pairs) > self._config.most_sessions:
+        if self._numbers[entry.slug] - len(before) + len(pairs) > self._config.clients.most_sessions:
             raise TooManyError
         await self._end(before)
         # Noted first, so that whoever puts elements right meanwhile does not take them for surplus.

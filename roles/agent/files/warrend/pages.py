@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .config import Client, Config
-from .forwards import MOST
+from .clients import Client
+from .config import Config
+from .forwards import MAX_PORTS_PER_CLIENT
 from .store import ChoiceRow, ForwardRow
 
 DIRECTORY = Path(__file__).parent / "pages"
@@ -94,7 +95,7 @@ class Pages:
             "entry6": self._config.entry6,
             "low": low,
             "high": high,
-            "most": MOST,
+            "most": MAX_PORTS_PER_CLIENT,
             "client4": client.address4,
             "client6": client.address6,
         }

@@ -26,7 +26,8 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from .answers import Handler, log_failure, refuse
-from .config import Client, Config
+from .clients import Client
+from .config import Config
 from .entry import Entry
 from .errors import AwayError, NoSessionError, RefusedError
 from .pages import STATIC, Pages
@@ -214,7 +215,7 @@ class Portal:
             raise DeniedError(403, "origin", "Not from this page", message)
 
     def _client(self, request: web.Request) -> Client:
-        client = self._config.client_at(request.remote or "")
+        client = self._config.clients.at(request.remote or "")
         if client is None:
             message = f"This page is for devices connected to {self._config.label}. Connect, then load it again."
             raise DeniedError(403, "no_client", "You are not connected", message)

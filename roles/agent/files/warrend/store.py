@@ -112,9 +112,9 @@ class Store:
         """Forget the sessions of clients, by IPv4 tunnel address."""
         self._many("DELETE FROM session WHERE client4 = ?", [(client,) for client in clients])
 
-    def drop_choice(self, client: str) -> None:
-        """Forget the choice of a client."""
-        self._many("DELETE FROM choice WHERE client4 = ?", [(client,)])
+    def drop_choices(self, clients: Iterable[str]) -> None:
+        """Forget the choices of clients, by IPv4 tunnel address."""
+        self._many("DELETE FROM choice WHERE client4 = ?", [(client,) for client in clients])
 
     def drop_forwards(self, ports: Iterable[int]) -> None:
         """Forget forwarded ports."""

@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from .config import Client, Config
+from .clients import Client
+from .config import Config
 from .conntrack import jhash
 from .entry import Entry, Session
 from .exits import Exit

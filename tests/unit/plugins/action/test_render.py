@@ -63,7 +63,8 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
     tables, units = "etc/warren/nftables.d", "etc/systemd/system"
     common = {
         "etc/sysctl.d/60-warren.conf", "etc/sysusers.d/warrend.conf", "etc/warren/agent.json",
-        "etc/warren/network.json", f"{tables}/warren_control_mesh.nft", f"{tables}/warren_path.nft",
+        "etc/warren/clients.json", "etc/warren/network.json", f"{tables}/warren_control_mesh.nft",
+        f"{tables}/warren_path.nft",
         f"{tables}/warren_wireguard.nft", f"{units}/warrend-restore.socket", f"{units}/warrend-restore@.service",
         f"{units}/nftables.service.d/warren.conf", f"{units}/warren-network.service",
         f"{units}/warren-shutdown.service", f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket",

@@ -32,13 +32,16 @@ from warrend import entry as entry_module
 from warrend import exits as exits_module
 from warrend import leases as leases_module
 from warrend import liveness as liveness_module
+from warrend import pool as pool_module
+from warrend import renewals as renewals_module
+from warrend import sessions as sessions_module
 from warrend.agent import Agent
 from warrend.answers import plain_errors
 from warrend.backend import Backend
 from warrend.clients import Clients, ClientsError
 from warrend.config import Config
 from warrend.conntrack import EXIT_KIND, HANDLES, OWN_KIND, SESSION_KIND, handle
-from warrend.entry import AwayError, RefusedError
+from warrend.refusals import AwayError, RefusedError
 from warrend.store import Store
 from warrend.tables import Key, TablesGoneError, Value
 
@@ -355,7 +358,10 @@ class World:
         of_agent = {"Kernel": FakeKernel, "Store": lambda p: self.hosts[p.parent.name].disk, "http_session": FakeHttp}
         for module, changes in (
             (agent_module, {**of_agent, "put_back": put_back}),
-            (entry_module, {"time": self.clock, "secrets": secrets}),
+            (entry_module, {"time": self.clock}),
+            (pool_module, {"secrets": secrets}),
+            (renewals_module, {"secrets": secrets}),
+            (sessions_module, {"time": self.clock}),
             (liveness_module, {"time": self.clock, "handshakes": self.handshakes}),
             (clients_module, {"load": self.read_clients}),
             (exits_module, {"time": self.clock}),

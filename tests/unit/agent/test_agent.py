@@ -24,8 +24,9 @@ from warrend import agent as agent_module
 from warrend import ctl
 from warrend.clients import ClientsError
 from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND, handle
-from warrend.entry import LOOK_SECONDS, Session, State
+from warrend.entry import LIVENESS_SECONDS
 from warrend.kernel import Kernel
+from warrend.session_states import Session, State
 from warrend.store import SessionRow
 from warrend.tables import TablesError, TablesGoneError
 
@@ -109,7 +110,7 @@ def test_no_log_line_of_what_happens_by_itself_names_a_client(caplog: pytest.Log
         for name in ("c1", "c2", "c3"):
             assert world.do("ams", ams.up.entry.start(ams.up.entry.client(name), "nyc")) == "ok"
         world.silent.add(("ams", "c1"))
-        world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
+        world.go(IDLE_SECONDS + 2 * LIVENESS_SECONDS)
         world.kill("ams")
         ams.config = changed(ams.config, clients={})
         world.boot("ams")
@@ -137,7 +138,7 @@ def test_nothing_blocks_the_event_loop(both: Pair, caplog: pytest.LogCaptureFixt
 def test_what_blocks_would_be_seen(both: Pair) -> None:
     async def wrong() -> None:
         with blockbuster_ctx():
-            both.ams.entry._store.sessions()  # noqa: SLF001 - as a careless change would do it
+            both.ams.entry._disk.store.sessions()  # noqa: SLF001 - as a careless change would do it
 
     with pytest.raises(BlockingError):
         both.thread.run(wrong())
@@ -464,7 +465,7 @@ def judged(sessions: int) -> tuple[PlainKernel, agent_module.Agent]:
         for number in range(1, sessions + 1):
             pair4, pair6 = f"10.100.0.{number}", f"fd57:6172:7265:2::c{number}"
             row = SessionRow(pair4, pair6, "nyc", f"session {number}", f"other {number}", EPOCH)
-            agent.entry.sessions[row.client4] = Session(row, State.ACTIVE, 0.0)
+            agent.entry.sessions.by_client[row.client4] = Session(row, State.ACTIVE, 0.0)
         agent.leases.adopt({("session_exit4", "10.129.0.7"): "203.0.113.11"})
         await agent.check()
         await agent.http.close()
@@ -521,10 +522,10 @@ def test_flows_are_judged_in_another_thread_while_sessions_come_and_go() -> None
     thread.start()
     row = agent.entry.sessions["10.100.0.1"]
     for number in range(30_000):
-        agent.entry.sessions[f"x{number}"] = row
+        agent.entry.sessions.by_client[f"x{number}"] = row
         agent.leases.handles.add(number)
         if number > 100:
-            del agent.entry.sessions[f"x{number - 100}"]
+            del agent.entry.sessions.by_client[f"x{number - 100}"]
             agent.leases.handles.discard(number - 100)
     over.set()
     thread.join()
@@ -605,7 +606,7 @@ def test_a_signal_reloads_and_systemd_is_told_when_that_begins_and_ends(monkeypa
 
     async def run() -> None:
         told, agent = asyncio.Event(), Reloaded()
-        task = asyncio.create_task(main_module.reload_when_told(agent, told))  # type: ignore[arg-type]
+        task = asyncio.create_task(main_module.reload_at_each(agent, told))  # type: ignore[arg-type]
         for _number in range(2):
             told.set()
             await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from servers import FORM, Caller, listening, loop_thread, served
 from test_leases import Recorder
-from warrend.backend import LARGEST_BODY, MOST_SESSIONS, OPENAPI, OPS, Backend
+from warrend.backend import LARGEST_BODY, MAX_SESSIONS_PER_CALL, OPENAPI, OPS, Backend
 from warrend.leases import Leases
 from warrend.metrics import Metrics
 
@@ -36,7 +36,7 @@ AMS, FRA, STRANGER = "127.77.0.1", "127.77.0.3", "127.77.0.9"
 PLAIN = config("nyc")
 NYC = other(
     PLAIN,
-    most_sessions=MOST_SESSIONS,
+    most_sessions=MAX_SESSIONS_PER_CALL,
     servers={
         "ams": replace(PLAIN.servers["ams"], control4=AMS, control6="::1"),
         "fra": replace(PLAIN.servers["fra"], control4=FRA),
@@ -159,16 +159,16 @@ def test_an_empty_renewal_is_a_probe(nyc: Running) -> None:
 
 def test_the_most_that_one_call_may_have(nyc: Running) -> None:
     """More than an entry ever sends."""
-    form = many(range(MOST_SESSIONS))
+    form = many(range(MAX_SESSIONS_PER_CALL))
     assert nyc.ams.post(*form, op="renew", a_slug="ams")[0] == 200
-    assert len(nyc.sessions) == 2 * MOST_SESSIONS
+    assert len(nyc.sessions) == 2 * MAX_SESSIONS_PER_CALL
     assert nyc.ams.post(*form, op="stop", a_slug="ams")[0] == 200
 
 
 # --- more than it takes
 
 TOO_MANY = {
-    "error": f"ams has {MOST_SESSIONS} sessions here, and no client of it is without one",
+    "error": f"ams has {MAX_SESSIONS_PER_CALL} sessions here, and no client of it is without one",
     "reason": "too_many",
 }
 
@@ -176,36 +176,39 @@ TOO_MANY = {
 @pytest.mark.parametrize("op", ["start", "renew", "tell"])
 def test_more_sessions_than_an_entry_may_have_are_refused(nyc: Running, op: str) -> None:
     """The whole call is; those that are there stay, and those of others are not its concern."""
-    assert nyc.ams.post(*many(range(MOST_SESSIONS)), op="renew", a_slug="ams")[0] == 200
+    assert nyc.ams.post(*many(range(MAX_SESSIONS_PER_CALL)), op="renew", a_slug="ams")[0] == 200
     before = nyc.sessions
     nyc.kernel.done.clear()
-    assert nyc.ams.post(*many(range(MOST_SESSIONS - 1, MOST_SESSIONS + 2)), op=op, a_slug="ams") == (429, TOO_MANY)
+    assert nyc.ams.post(*many(range(MAX_SESSIONS_PER_CALL - 1, MAX_SESSIONS_PER_CALL + 2)), op=op, a_slug="ams") == (
+        429,
+        TOO_MANY,
+    )
     assert nyc.sessions == before
     assert nyc.kernel.done == []
     assert nyc.fra.post(op=op, a_slug="fra", session_ip=ELSEWHERE4, session_ip6=ELSEWHERE6)[0] == 200
     assert nyc.ams.post(*many([0], ipv6=False), op="stop", a_slug="ams")[0] == 200
-    assert nyc.ams.post(*many([MOST_SESSIONS]), op=op, a_slug="ams")[0] == 200, "right after the end of one"
+    assert nyc.ams.post(*many([MAX_SESSIONS_PER_CALL]), op=op, a_slug="ams")[0] == 200, "right after the end of one"
     assert nyc.ams.post(op="renew", a_slug="ams")[0] == 200, "a probe is none"
 
 
 def test_sixty_thousand_addresses_are_not_sixty_thousand_sessions(nyc: Running) -> None:
     """What is made up costs no more than what there may be."""
     for call in range(60):
-        fields = many(range(MOST_SESSIONS), ipv6=False)
-        fields += [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MOST_SESSIONS)]
+        fields = many(range(MAX_SESSIONS_PER_CALL), ipv6=False)
+        fields += [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MAX_SESSIONS_PER_CALL)]
         assert nyc.ams.post(*fields, op="renew", a_slug="ams")[0] == 200
-        assert nyc.leases.count()["ams"] == MOST_SESSIONS
-    assert len(nyc.sessions) == 2 * MOST_SESSIONS
+        assert nyc.leases.count()["ams"] == MAX_SESSIONS_PER_CALL
+    assert len(nyc.sessions) == 2 * MAX_SESSIONS_PER_CALL
     for call in range(60):
-        fields = [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MOST_SESSIONS)]
+        fields = [("session_ip6", f"fd57:6172:7265:8001::{call:x}:{n:x}") for n in range(MAX_SESSIONS_PER_CALL)]
         assert nyc.ams.post(*fields, op="renew", a_slug="ams")[1]["reason"] == "session_ip6"
-    assert len(nyc.leases.elements()) == 4 * MOST_SESSIONS
+    assert len(nyc.leases.elements()) == 4 * MAX_SESSIONS_PER_CALL
 
 
 # --- what it refuses
 
 Form = list[tuple[str, str]]
-A_THOUSAND_AND_ONE = [("session_ip", f"10.128.{128 + n // 250}.{n % 250}") for n in range(MOST_SESSIONS + 1)]
+A_THOUSAND_AND_ONE = [("session_ip", f"10.128.{128 + n // 250}.{n % 250}") for n in range(MAX_SESSIONS_PER_CALL + 1)]
 
 
 def form(op: str, *more: tuple[str, str], **changes: str) -> Form:
@@ -403,7 +406,7 @@ def test_the_description_says_what_is_so() -> None:
     fields = described()
     assert set(fields) == {"op", "a_slug", "session_ip", "session_ip6"}
     assert fields["op"]["enum"] == list(OPS)
-    assert {fields[name]["maxItems"] for name in ("session_ip", "session_ip6")} == {MOST_SESSIONS}
+    assert {fields[name]["maxItems"] for name in ("session_ip", "session_ip6")} == {MAX_SESSIONS_PER_CALL}
     said = set(json.loads(OPENAPI)["paths"]["/mh-backend"]["post"]["responses"])
     assert said == {"200", "400", "403", "413", "415", "429"}
 

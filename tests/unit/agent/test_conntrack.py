@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import approve, flows, fresh, nft, router, send_over_lo, udp
 from warrend import conntrack
-from warrend.conntrack import EXIT_KIND, FEW, OWN_KIND, SESSION_KIND, Flows, handle
+from warrend.conntrack import EXIT_KIND, MAX_WALKS, OWN_KIND, SESSION_KIND, Flows, handle
 
 # As in the rules of role packet_path, for whatever leaves this host: a mark from a map.
 MARKING = """
@@ -86,7 +86,14 @@ def test_each_client_has_a_handle_of_its_own(addresses: list[ipaddress.IPv4Addre
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [(SESSION_KIND, 3), (EXIT_KIND, 1), (OWN_KIND, FEW), (OWN_KIND, FEW + 1), (SESSION_KIND, 40), (EXIT_KIND, 20)],
+    [
+        (SESSION_KIND, 3),
+        (EXIT_KIND, 1),
+        (OWN_KIND, MAX_WALKS),
+        (OWN_KIND, MAX_WALKS + 1),
+        (SESSION_KIND, 40),
+        (EXIT_KIND, 20),
+    ],
 )
 def test_the_flows_of_these_go_and_no_others(table: Flows, kind: int, count: int) -> None:
     """By their marks for a few, from a list for many; both families at once."""

@@ -121,7 +121,7 @@ def test_a_link_that_is_down_is_shown(ctl_of: Warrenctl, running: Pair, monkeypa
     async def same_as_before() -> None:
         """Who looks again sees the same."""
 
-    monkeypatch.setattr(running.ams.entry, "see_handshakes", same_as_before)
+    monkeypatch.setattr(running.ams.entry.liveness, "refresh", same_as_before)
     assert re.search(r"nyc .* LINK DOWN$", ctl_of("exits").out, re.MULTILINE)
     assert ctl_of("show", "c1").out.endswith(" (the exit has not answered lately)\n")
     assert ctl_of("show", "c1", "--json").json["state"] == "silent"

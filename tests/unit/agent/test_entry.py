@@ -14,8 +14,9 @@ from fleets import IDLE_SECONDS, LEASE_SECONDS, SMALL_POOL, configs, fleet, othe
 from judges import Judge
 from warrend.clients import Client
 from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND
-from warrend.entry import LOOK_SECONDS, AwayError, RefusedError
+from warrend.entry import LIVENESS_SECONDS
 from warrend.exits import ALIVE_SECONDS
+from warrend.refusals import AwayError, RefusedError
 from warrend.store import ChoiceRow, SessionRow
 from warrend.tables import TablesError
 from warrend.views import session_addresses
@@ -329,7 +330,7 @@ def test_a_mesh_that_is_cut_blocks_in_time_and_comes_back(f: Fleet) -> None:
     assert not f.nyc.leased, "nobody renews it"
     assert not any(f.nyc.flows.values())
     f.world.cut.clear()
-    f.world.go(LOOK_SECONDS + 5)
+    f.world.go(LIVENESS_SECONDS + 5)
     assert f.leaves_by("c1", "nyc")
 
 
@@ -346,9 +347,9 @@ def test_an_exit_whose_link_is_down_is_away(f: Fleet, listed: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("warrend.liveness.handshakes", down)
         if listed == "long ago":
-            f.world.go(ALIVE_SECONDS - LOOK_SECONDS)
+            f.world.go(ALIVE_SECONDS - LIVENESS_SECONDS)
             assert exit_.link_up
-        f.world.go(2 * LOOK_SECONDS + 1)
+        f.world.go(2 * LIVENESS_SECONDS + 1)
         assert not exit_.link_up
         assert f.ask("start", "c1", "nyc") == "away"
         assert f.marks("c1") == {BLOCK}
@@ -436,7 +437,7 @@ def test_new_session_addresses_are_not_those_on_disk(f: Fleet) -> None:
     prefixes = [int(n.network_address) for n in (f.ams.config.session4, f.ams.config.session6)]
     draws = iter([taken[0] - prefixes[0] - 1, 5, taken[1] - prefixes[1] - 1, 6])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("warrend.entry.secrets.randbelow", lambda _limit: next(draws, 7))
+        patched.setattr("warrend.pool.secrets.randbelow", lambda _limit: next(draws, 7))
         f.ask("start", "c2", "nyc")
     assert f.ams.disk.sessions()[1].session4 == "10.128.128.6"
     assert f.ams.disk.sessions()[1].session6 == "fd57:6172:7265:8001::7"
@@ -532,7 +533,7 @@ def test_a_session_whose_end_cannot_be_written_down_goes_on(f: Fleet) -> None:
         f.world.go(10)
         assert f.leaves_by("c2", "nyc"), what
     f.world.silent.add(("ams", "c2"))
-    f.world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
+    f.world.go(IDLE_SECONDS + 2 * LIVENESS_SECONDS)
     assert f.leaves_by("c2", "nyc")
 
 
@@ -549,7 +550,7 @@ def test_an_idle_clients_session_ends(f: Fleet) -> None:
     f.world.go(IDLE_SECONDS - 60)
     assert len(f.ams.disk.sessions()) == 2
     assert len(f.ams.disk.forwards()) == 3
-    f.world.go(60 + 2 * LOOK_SECONDS)
+    f.world.go(60 + 2 * LIVENESS_SECONDS)
     assert [row.client4 for row in f.ams.disk.sessions()] == ["10.100.0.3"]
     assert not f.ams.disk.choices()
     assert [row.client4 for row in f.ams.disk.forwards()] == ["10.100.0.3"]
@@ -566,7 +567,7 @@ def test_an_idle_clients_forwarded_ports_end(f: Fleet) -> None:
     f.world.silent.add(("ams", "c1"))
     f.world.go(IDLE_SECONDS - 60)
     assert len(f.ams.disk.forwards()) == 2
-    f.world.go(60 + 2 * LOOK_SECONDS)
+    f.world.go(60 + 2 * LIVENESS_SECONDS)
     assert [row.client4 for row in f.ams.disk.forwards()] == ["10.100.0.2"]
 
 
@@ -600,7 +601,7 @@ def test_an_interface_that_was_made_anew_ends_nothing(f: Fleet) -> None:
     f.ask("forward", "c3")
     f.world.go(2 * IDLE_SECONDS)
     f.world.silent |= {("ams", "c2"), ("ams", "c3")}
-    f.world.go(4 * LOOK_SECONDS)
+    f.world.go(4 * LIVENESS_SECONDS)
     clients = f.ams.config.clients.values()
     peers = [(*f.ams.config.access_interfaces, client.public_key) for client in clients]
     said = dict.fromkeys(peers, 0.0)
@@ -610,16 +611,16 @@ def test_an_interface_that_was_made_anew_ends_nothing(f: Fleet) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("warrend.liveness.handshakes", anew)
-        f.world.go(2 * LOOK_SECONDS)
+        f.world.go(2 * LIVENESS_SECONDS)
         assert f.leaves_by("c1", "nyc")
         assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
         assert f.ams.disk.forwards()
-        f.world.go(4 * LOOK_SECONDS)
+        f.world.go(4 * LIVENESS_SECONDS)
         assert f.leaves_by("c1", "nyc")
         assert f.leaves_from_here("c2")
         assert not f.ams.disk.forwards()
         said[peers[0]] = f.world.clock.time()
-        f.world.go(4 * LOOK_SECONDS)
+        f.world.go(4 * LIVENESS_SECONDS)
         assert f.leaves_by("c1", "nyc")
 
 
@@ -642,15 +643,15 @@ def test_a_wall_clock_that_jumps_ends_nothing(f: Fleet, hours: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("warrend.liveness.handshakes", frozen)
         f.world.clock.off = hours * 3600.0
-        f.world.go(ALIVE_SECONDS - 2 * LOOK_SECONDS)
+        f.world.go(ALIVE_SECONDS - 2 * LIVENESS_SECONDS)
         assert exit_.link_up
         assert f.leaves_by("c1", "nyc")
         assert f.ways("c2") == [(OWN_KIND, CHOSEN4), (OWN_KIND, "default")]
         assert f.ask("start", "c2", "nyc") == "choice"
         assert f.ask("choose", "c2", None, None) == f.ask("start", "c2", "nyc") == "ok"
-        f.world.go(4 * LOOK_SECONDS)
+        f.world.go(4 * LIVENESS_SECONDS)
         assert not exit_.link_up, "by now it is"
-        f.world.go(2 * LOOK_SECONDS)
+        f.world.go(2 * LIVENESS_SECONDS)
         assert f.leaves_from_here("c1")
         assert not f.ams.disk.forwards()
         f.judge.protected.discard(("ams", "10.100.0.1"))
@@ -666,12 +667,12 @@ def test_a_clock_that_was_wrong_at_the_start_ends_nothing(f: Fleet) -> None:
         f.judge.kill("ams")
         f.world.clock.off = float(off)
         f.world.boot("ams")
-        f.world.go(IDLE_SECONDS - LOOK_SECONDS)
+        f.world.go(IDLE_SECONDS - LIVENESS_SECONDS)
         assert f.leaves_by("c1", "nyc")
-        f.world.go(3 * LOOK_SECONDS)
+        f.world.go(3 * LIVENESS_SECONDS)
         assert f.leaves_by("c1", "nyc")
     f.world.silent.add(("ams", "c2"))
-    f.world.go(IDLE_SECONDS + 2 * LOOK_SECONDS)
+    f.world.go(IDLE_SECONDS + 2 * LIVENESS_SECONDS)
     f.judge.protected.discard(("ams", "10.100.0.2"))
     assert f.leaves_by("c1", "nyc")
     assert f.leaves_from_here("c2")
@@ -725,7 +726,7 @@ def test_every_address_of_the_documents_pool_is_used_and_then_no_more() -> None:
         outcomes = []
         with pytest.MonkeyPatch.context() as patched:
             draws = iter(range(100_000))
-            patched.setattr("warrend.entry.secrets.randbelow", lambda limit: next(draws) % limit)
+            patched.setattr("warrend.pool.secrets.randbelow", lambda limit: next(draws) % limit)
             for client in ams.config.clients.values():
                 outcomes.append(world.do("ams", ams.up.entry.start(client, "nyc"), 1))
         assert outcomes == ["ok"] * 254 + ["pool_full"] * 3

@@ -70,7 +70,7 @@ def test_an_exit_starts_renews_and_stops(thread: LoopThread) -> None:
         assert {address for _name, address in leases.elements()} == set(made) == set(PAIR)
         assert len(leases.elements()) == 4
         assert await exit_.renew([PAIR]) == {}
-        assert await exit_.renew([PAIR], tell=True) == made
+        assert await exit_.renew([PAIR], report_all=True) == made
         await exit_.stop([PAIR])
         assert leases.elements() == {}
         assert sorted(await exit_.renew([PAIR])) == sorted(PAIR)
@@ -271,7 +271,7 @@ def test_what_an_exit_may_not_say_is_not_heard(thread: LoopThread, session: str,
 
     async def work(exit_: Exit) -> None:
         own = exit_.server.exit4[0]
-        assert await exit_.renew([PAIR], tell=True) == ({} if session == PAIR[0] else {PAIR[0]: own})
+        assert await exit_.renew([PAIR], report_all=True) == ({} if session == PAIR[0] else {PAIR[0]: own})
         assert exit_.reachable
 
     own = config("ams").servers["nyc"].exit4[0]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from judges import Judge
-from warrend.entry import LOOK_SECONDS
+from warrend.entry import LIVENESS_SECONDS
 
 FLEET = configs(fleet(clients=3, **SMALL_POOL))
 HOME = {"c3": "nyc"}
@@ -107,7 +107,7 @@ class AnythingHappens(RuleBasedStateMachine):
                 if not self.world.hosts[slug].process.alive:
                     self.world.boot(slug)
             self.world.go(10, lambda: all(task.done() for task in self.tasks.values()))
-            self.judge.settle(2 * LOOK_SECONDS, flows=False)
+            self.judge.settle(2 * LIVENESS_SECONDS, flows=False)
         finally:
             self.world.__exit__()
 

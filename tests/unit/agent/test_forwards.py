@@ -17,8 +17,8 @@ from namespaces import approve, flows, fresh, load_tables, nft, router, source_o
 from warrend.agent import Agent
 from warrend.config import Config
 from warrend.conntrack import FORWARD_KIND, OWN_KIND, Flows, forward_mark, handle
-from warrend.errors import RefusedError
 from warrend.forwards import MAX_PORTS_PER_CLIENT, Forwards
+from warrend.refusals import RefusedError
 from warrend.store import DiskError, ForwardRow, Store
 from warrend.tables import Tables, TablesError, Value
 from warrend.views import default_exit

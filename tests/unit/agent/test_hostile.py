@@ -32,13 +32,14 @@ from warrend import liveness as liveness_module
 from warrend import visitors as visitors_module
 from warrend.agent import Agent
 from warrend.backend import OPS, Backend
-from warrend.config import Client, Config
+from warrend.clients import Client
+from warrend.config import Config
 from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND, handle
 from warrend.control import Control
-from warrend.entry import Session, State
-from warrend.errors import AwayError, NoSessionError
 from warrend.exits import LEASES, LONGEST_REASON, ExitError
 from warrend.leases import Lease
+from warrend.refusals import AwayError, NoSessionError
+from warrend.session_states import Session, State
 from warrend.tables import Key, Value
 from warrend.views import client_view, exit_view, way_view
 from warrend.visitors import BACKEND
@@ -514,7 +515,7 @@ class HostileExit(RuleBasedStateMachine):
         self.go("c4", "fra")
 
     def watch(self, agent: Agent) -> None:
-        agent.entry._news["nyc"] = self.turns  # noqa: SLF001 - nothing else shows when a turn is over
+        agent.entry.sessions.wakeups["nyc"] = self.turns
 
     def do(self, work: Coroutine[Any, Any, Any], *may: type[Exception]) -> Any:
         """Do something within time, and what follows from it. What is raised, if it may be."""
@@ -533,7 +534,7 @@ class HostileExit(RuleBasedStateMachine):
     async def settle(self) -> None:
         """Until nothing is under way."""
         until = time.monotonic() + PROMPT
-        while not self.turns.resting or self.turns.is_set() or self.entry._tasks:  # noqa: SLF001 - as above
+        while not self.turns.resting or self.turns.is_set() or self.entry._background._tasks:  # noqa: SLF001 - as above
             assert time.monotonic() < until, "something does not end"
             await asyncio.sleep(0.005)
 

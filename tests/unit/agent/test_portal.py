@@ -33,10 +33,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from servers import FORM, Caller, listening, served
+from warrend import openapi, portal_guard
 from warrend import portal as portal_module
 from warrend.clients import Client
 from warrend.pages import Pages
-from warrend.portal import HEADERS, LARGEST_BODY, OPENAPI, Portal, form_key
+from warrend.portal import form_key
+from warrend.portal_guard import HEADERS, LARGEST_BODY
 from warrend.visitors import BACKEND, PORTAL, Limited
 
 HOST = "127.0.0.1"
@@ -45,6 +47,7 @@ CLIENTS = {
     address: Client(name, "", address, address6)
     for name, address, address6 in (("alice", ALICE, "::1"), ("bob", BOB, "fd57::b"))
 }
+DOCUMENT = json.loads(json.dumps(openapi.document()))
 PAGES = ("/", "/multihop", "/changemyip", "/fwd")
 EXITS4, EXITS6 = (
     ("203.0.113.11", "203.0.113.12", "203.0.113.13"),
@@ -121,15 +124,21 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Often enough for a test that asks all the time; the limits have tests of their own."""
     directory = tmp_path_factory.mktemp("portal")
     plenty = mock.patch.multiple(
-        portal_module, REQUESTS_AT_ONCE=1e9, CHANGES_AT_ONCE=1e9, REQUESTS_A_SECOND=1e9, CHANGES_A_SECOND=1e9
+        portal_guard, REQUESTS_AT_ONCE=1e9, CHANGES_AT_ONCE=1e9, REQUESTS_A_SECOND=1e9, CHANGES_A_SECOND=1e9
     )
     with plenty, pair(directory, clients=CLIENTS, portal=(HOST, "::1"), portal_names=("portal.example",)) as both:
         socks = listening(HOST), listening("::1")
         key = form_key(directory / "portal.key")
         ams = both.ams
         limits: dict[str, Any] = {"limits": PORTAL, "keepalive_timeout": 1}
-        with served(both.thread, lambda: Portal(ams.config, ams.entry, key).application(), *socks, **limits):
+        with served(both.thread, lambda: portal_module.application(ams.config, ams.entry, key), *socks, **limits):
             yield Running(both, *(sock.getsockname()[1] for sock in socks))
+
+
+def fresh(running: Running) -> Any:
+    """A portal whose clients have asked for nothing yet."""
+    ams = running.both.ams
+    return portal_module.application(ams.config, ams.entry, os.urandom(32))
 
 
 @pytest.fixture(autouse=True)
@@ -496,7 +505,7 @@ def test_a_request_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whoever_sends_slowly_does_not_hold_the_portal(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in the headers nor in the body; meanwhile bob is served."""
     monkeypatch.setattr("warrend.visitors.PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr("warrend.portal.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("warrend.portal_guard.BODY_SECONDS", 0.3)
     assert running.alice.ends_after(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", 5)
     head = f"POST /multihop HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {FORM}\r\nContent-Length: 50\r\n\r\ntoken="
     assert running.alice.ends_after(head.encode(), 5)
@@ -506,10 +515,9 @@ def test_whoever_sends_slowly_does_not_hold_the_portal(running: Running, monkeyp
 @pytest.mark.parametrize(("limits", "bobs"), [({"connections": 3}, 200), ({"together": 3}, 0)])
 def test_so_many_connections_are_taken(running: Running, limits: dict[str, int], bobs: int) -> None:
     """Of one client, and of all together."""
-    sock, ams = listening(HOST), running.both.ams
+    sock = listening(HOST)
     few = replace(PORTAL, **limits)
-    make = Portal(ams.config, ams.entry, os.urandom(32)).application
-    with served(running.both.thread, make, sock, limits=few):
+    with served(running.both.thread, lambda: fresh(running), sock, limits=few):
         alice, bob = (Visitor(sock.getsockname()[1], source) for source in (ALICE, BOB))
         held = [socket.create_connection(sock.getsockname(), 5, (ALICE, 0)) for _number in range(3)]
         try:
@@ -534,10 +542,10 @@ def test_what_all_may_take_leaves_descriptors_for_warrenctl() -> None:
 
 def test_one_client_asks_so_often(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("REQUESTS_AT_ONCE", 8), ("CHANGES_AT_ONCE", 3), ("REQUESTS_A_SECOND", 1e-9)):
-        monkeypatch.setattr(portal_module, name, value)
-    monkeypatch.setattr(portal_module, "CHANGES_A_SECOND", 1e-9)
-    sock, ams = listening(HOST), running.both.ams
-    with served(running.both.thread, lambda: Portal(ams.config, ams.entry, os.urandom(32)).application(), sock):
+        monkeypatch.setattr(portal_guard, name, value)
+    monkeypatch.setattr(portal_guard, "CHANGES_A_SECOND", 1e-9)
+    sock = listening(HOST)
+    with served(running.both.thread, lambda: fresh(running), sock):
         alice, bob = (Visitor(sock.getsockname()[1], source) for source in (ALICE, BOB))
         for _number in range(3):
             assert alice.api("DELETE", "/api/multihop")[0] == 200
@@ -619,15 +627,15 @@ class From(HTTPAdapter):
 
 
 def test_the_description_is_valid_openapi_and_served(running: Running) -> None:
-    assert running.alice.api("GET", "/api/openapi.json") == (200, json.loads(OPENAPI))
-    schema = schemathesis.openapi.from_dict(json.loads(OPENAPI))
+    assert running.alice.api("GET", "/api/openapi.json") == (200, DOCUMENT)
+    schema = schemathesis.openapi.from_dict(json.loads(json.dumps(DOCUMENT)))
     schema.validate()
     assert len([operation.ok().label for operation in schema.get_all_operations()]) == 11
 
 
 def narrowed() -> dict[str, Any]:
     """The description, narrowed to what gets far."""
-    document: dict[str, Any] = json.loads(OPENAPI)
+    document: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
 
     def of(path: str, method: str) -> dict[str, Any]:
         content = document["paths"][path][method]["requestBody"]["content"]["application/json"]
@@ -645,7 +653,7 @@ def narrowed() -> dict[str, Any]:
 
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-SHALLOW = schemathesis.openapi.from_dict(json.loads(OPENAPI)).as_strategy()
+SHALLOW = schemathesis.openapi.from_dict(json.loads(json.dumps(DOCUMENT))).as_strategy()
 DEEP = schemathesis.openapi.from_dict(narrowed()).as_strategy()
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import World, outcome
-from fleets import configs, fleet, key, other
+from fleets import config, configs, fleet, key, other
 from judges import Judge
+from namespaces import Tun, command, flows, fresh, router, udp
+from warrend import clients as clients_module
+from warrend.agent import Agent
 from warrend.clients import Client
 from warrend.conntrack import EXIT_KIND, OWN_KIND, handle
 from warrend.tables import TablesError
@@ -249,3 +255,57 @@ def test_reloads_come_one_after_the_other(f: Running) -> None:
     f.world.go(60, lambda: first.done() and second.done())
     assert outcome(first) == outcome(second) == "ok"
     assert not f.of(9)
+
+
+# --- with the real kernel
+
+
+def elements() -> dict[str, str]:
+    """The elements of each map, as nft(8) lists them."""
+    listing = command("nft", "list", "table", "inet", "warren_path")
+    return dict(
+        re.findall(r"^\tmap (client_\w+|forward\w+) \{\n[^}]*?elements = \{(.*?)\}", listing, re.MULTILINE | re.DOTALL)
+    )
+
+
+def test_in_the_kernel_only_the_elements_and_flows_of_who_goes_and_comes_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = config()
+    c1, c2, c3 = told.clients.values()
+    now = other(told, clients={c1.address4: c1, c2.address4: c2, NEW.address4: NEW}).clients
+    monkeypatch.setattr(clients_module, "load", lambda: now)
+
+    async def nothing_is_away() -> bool:
+        return True
+
+    async def go(tuns: dict[str, Tun]) -> None:
+        agent = Agent(told, tmp_path)
+        await agent.start()
+        await agent.entry.choose(c2, *CHOSEN)
+        await agent.entry.choose(c3, *CHOSEN)
+        await agent.entry.forwards.add(c1, 40001)
+        await agent.entry.forwards.add(c3, 40003)
+        for client in (c1, c3):
+            tuns["wg0access"].send(udp(client.address4, "192.0.2.9", 5555))
+        tuns["uplink"].send(udp("192.0.2.9", "198.51.100.1", 5555, 40003))
+        assert {(c1.address4, 5555), (c3.address4, 5555), ("192.0.2.9", 5555)} <= flows().keys()
+        before = elements()
+        await agent.reload()
+        after = elements()
+        assert after.keys() == before.keys()
+        for name, listed in before.items():
+            was, now_ = (set(re.sub(r"\s+", " ", text).strip().split(", ")) for text in (listed, after[name]))
+            gone, come = was - now_, now_ - was
+            assert all(c3.address4 in each or c3.address6 in each or "40003" in each for each in gone), name
+            assert all(NEW.address4 in each or NEW.address6 in each for each in come), name
+        assert NEW.address4 in after["client_mark4"]
+        assert NEW.address6 in after["client_mark6"]
+        assert c3.address4 not in str(after)
+        assert {flow for flow in flows() if flow[1] == 5555} == {(c1.address4, 5555)}
+        assert await agent.check() == {**dict.fromkeys(await agent.check(), 0), "choices": 1, "forwards": 1}
+        await agent.close()
+
+    monkeypatch.setattr("warrend.agent.put_back", nothing_is_away)
+    with fresh(), router(fleet(), "host-ams") as tuns:
+        asyncio.run(go(tuns))

@@ -19,12 +19,11 @@ from typing import Any
 
 from aiohttp import web
 
-from . import config
+from . import config, portal
 from .agent import Agent
 from .backend import Backend
 from .clients import ClientsError
 from .control import Control
-from .portal import Portal, form_key
 from .tables import TablesError
 from .visitors import BACKEND, IDLE_SECONDS, PORTAL, LimitedSite, Limits
 
@@ -82,12 +81,11 @@ async def run() -> None:
         runners.append(await serve(backend.application(), given.get("backend", []), BACKEND))
         runners.append(await serve(Control(agent).application(), given.get("control", [])))
         if "portal" in given:
-            key = form_key(state / "portal.key")
-            portal = Portal(agent.config, agent.entry, key)
-            runners.append(await serve(portal.application(), given["portal"], PORTAL, IDLE_SECONDS))
+            application = portal.application(agent.config, agent.entry, portal.form_key(state / "portal.key"))
+            runners.append(await serve(application, given["portal"], PORTAL, IDLE_SECONDS))
         notify("READY=1")
         failed = asyncio.create_task(agent.wait())
-        reloading = asyncio.create_task(reload_when_told(agent, hang_up))
+        reloading = asyncio.create_task(reload_at_each(agent, hang_up))
         await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
         reloading.cancel()
         if failed.done():
@@ -101,11 +99,11 @@ async def run() -> None:
         await agent.close()
 
 
-async def reload_when_told(agent: Agent, told: asyncio.Event) -> None:
+async def reload_at_each(agent: Agent, signalled: asyncio.Event) -> None:
     """Reload at each SIGHUP, until cancelled. ``systemctl reload`` asks by the control socket, and so waits for it."""
     while True:
-        await told.wait()
-        told.clear()
+        await signalled.wait()
+        signalled.clear()
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         with contextlib.suppress(ClientsError, TablesError, OSError):  # the agent has said so, or ends
             await agent.reload()

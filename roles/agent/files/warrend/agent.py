@@ -27,17 +27,17 @@ from .tables import FORWARD_MAPS, Key, TablesError, TablesGoneError, Value
 LOG = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 60.0
-"""How often the elements are compared with what they should be, even if nobody seems to have touched them."""
+"""How often the elements are compared with what they should be, even if the kernel reports no change."""
 
 PUT_BACK_SECONDS = 1.0
-"""So long until the next time: it takes a processor half a second."""
+"""The shortest time between two repairs by root: each takes a processor half a second."""
 
 
 class Agent:
-    """All of it."""
+    """What this server is as an entry and as an exit, and the work that goes on by itself."""
 
     def __init__(self, config: Config, directory: Path) -> None:
-        """Open the database in a directory, and the kernel's sides."""
+        """Open the database in a directory, and connect to the kernel."""
         self.config = config
         self.metrics = Metrics()
         self.kernel = Kernel(config)
@@ -48,7 +48,7 @@ class Agent:
         self.leases = Leases(config, self.kernel)
         self.entry = Entry(config, Store(directory / "sessions.db"), self.kernel, exits, self.metrics)
         self.metrics.gauges(self._gauges)
-        self._touched, self._damaged = asyncio.Event(), asyncio.Event()
+        self._changed, self._damaged = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
         self._half_reloaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,17 +66,16 @@ class Agent:
             await put_back()
             live = await self._found()
         self.leases.adopt(live)
-        await self.entry.load()
-        self.entry.hold_again(live)
+        await self.entry.load(live)
         await self.restore()
         works: list[Callable[[], Awaitable[None]]] = [
             self._sweep,
             self._audit,
             self._put_back,
-            lambda: self.kernel.watch(self._touched.set, self._damaged.set),
+            lambda: self.kernel.watch(self._changed.set, self._damaged.set),
             self.leases.expire,
-            self.entry.look,
-            *(partial(self.entry.keep, exit_) for exit_ in self.entry.exits.values()),
+            self.entry.watch_liveness,
+            *(partial(self.entry.renewals.maintain, exit_) for exit_ in self.entry.exits.values()),
         ]
         self._tasks = [asyncio.create_task(self._guarded(work)) for work in works]
 
@@ -103,20 +102,20 @@ class Agent:
                 raise
 
     async def wait(self) -> None:
-        """Wait until something that goes on by itself has failed, and raise what it failed with."""
+        """Wait until some of the work in the background has failed, and raise what it failed with."""
         done, _pending = await asyncio.wait({*self._tasks, self._half_reloaded}, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something that goes on by itself. Without its table it waits: `_audit` has that put back, or ends all."""
+        """Run work in the background. Without its table it waits: `_audit` has that put back, or ends the agent."""
         while True:
             try:
                 return await work()
             except TablesGoneError:
                 if work == self._audit:
                     raise
-                self._touched.set()
+                self._changed.set()
                 await asyncio.sleep(PUT_BACK_SECONDS)
 
     async def _found(self) -> dict[Key, Value]:
@@ -158,8 +157,8 @@ class Agent:
     async def _audit(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._touched.wait(), AUDIT_SECONDS)
-            self._touched.clear()
+                await asyncio.wait_for(self._changed.wait(), AUDIT_SECONDS)
+            self._changed.clear()
             try:
                 await self.restore()
             except TablesGoneError:
@@ -169,12 +168,12 @@ class Agent:
                 self._damaged.set()
 
     async def _put_back(self) -> None:
-        """Have what others take away put back, and once at the start what they took while nobody looked."""
+        """Have root put back what others take away; at the start, what they took while no agent ran."""
         while True:
             self._damaged.clear()
             if not await put_back():
                 self._damaged.set()  # and so it is asked for again
-            await self.entry.see_handshakes()
+            await self.entry.liveness.refresh()
             await asyncio.sleep(PUT_BACK_SECONDS)
             await self._damaged.wait()
 

@@ -11,14 +11,32 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from .refusals import BROKEN_BODY, INTERNAL, RefusedError
+
 LOG = logging.getLogger(__name__)
+
+LARGE_PAGE = 8192
+"""Bytes from which a page is compressed: of a fleet of hundreds, or with a hundred forwarded ports."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def refuse(status: int, reason: str, message: str) -> web.Response:
-    """An answer that says why not."""
+    """An answer that says why not, for people and for programs."""
     return web.json_response({"error": message, "reason": reason}, status=status)
+
+
+def refuse_as(error: RefusedError) -> web.Response:
+    """The answer to what is refused, for operators and other servers."""
+    return refuse(error.status, error.reason, str(error))
+
+
+def html(text: str, status: int = 200) -> web.Response:
+    """A page."""
+    response = web.Response(text=text, content_type="text/html", status=status)
+    if len(text) > LARGE_PAGE:
+        response.enable_compression()
+    return response
 
 
 def log_failure(error: Exception) -> None:
@@ -32,13 +50,15 @@ async def plain_errors(request: web.Request, handler: Handler) -> web.StreamResp
     """Every failure is JSON, and nothing of a request gets into the log: it may hold a client's address."""
     try:
         return await handler(request)
+    except RefusedError as error:
+        return refuse_as(error)
     except web.HTTPException as error:
         response = refuse(error.status, "http", error.reason)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except (web.RequestPayloadError, ConnectionResetError):
-        return refuse(400, "body", "the body does not end, or is not encoded as its headers say")
+        return refuse_as(RefusedError(BROKEN_BODY))
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent goes on
         log_failure(error)
-        return refuse(500, "internal", "the agent failed; its journal says where")
+        return refuse_as(RefusedError(INTERNAL))

@@ -17,37 +17,39 @@ from urllib.parse import parse_qsl
 import prometheus_client
 from aiohttp import web
 
-from .answers import plain_errors, refuse
+from .answers import plain_errors
 from .config import Config, Server
-from .leases import Leases, SessionPair, TooManyError
+from .leases import Leases, SessionPair
 from .metrics import Metrics
+from .refusals import (
+    ADDRESS_TWICE,
+    GIVEN_TWICE,
+    NO_SESSION_ADDRESS,
+    NOT_A_FORM,
+    NOT_AN_ADDRESS,
+    PACKED,
+    SEND_A_FORM,
+    TOO_MANY_IN_A_CALL,
+    UNKNOWN_FIELD,
+    UNKNOWN_OP,
+    UNKNOWN_SERVER,
+    UNPAIRED,
+    WRONG_PREFIX,
+    WRONG_SLUG,
+    RefusedError,
+)
 from .visitors import answered
 
 LARGEST_BODY = 256 * 1024
-MOST_SESSIONS = 1000
+MAX_SESSIONS_PER_CALL = 1000
 OPS = ("start", "renew", "tell", "stop")
 FIELDS = ("op", "a_slug", "session_ip", "session_ip6")
 
 
-class BadRequestError(Exception):
-    """What was sent is not as described.
-
-    Attributes:
-        status: of HTTP.
-        reason: a word for programs.
-    """
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        """Keep all three."""
-        super().__init__(message)
-        self.status, self.reason = status, reason
-
-
 class Backend:
-    """The application."""
+    """The web application that other servers call."""
 
     def __init__(self, config: Config, leases: Leases, metrics: Metrics) -> None:
-        """Nothing runs yet."""
         self._config, self._leases, self._metrics = config, leases, metrics
 
     def application(self) -> web.Application:
@@ -59,49 +61,41 @@ class Backend:
         return app
 
     async def _call(self, request: web.Request) -> web.Response:
-        try:
-            op, entry, sessions = self._read(request, await request.read())
-        except BadRequestError as error:
-            return refuse(error.status, error.reason, str(error))
+        op, entry, sessions = self._read(request, await request.read())
         exits: dict[str, str] = {}
-        try:
-            if op == "start":
-                exits = await self._leases.start(entry, sessions)
-            elif op in ("renew", "tell"):
-                exits = await self._leases.renew(entry, sessions, tell=op == "tell")
-            else:
-                await self._leases.stop(sessions)
-        except TooManyError:
-            most = self._config.clients.most_sessions
-            return refuse(429, "too_many", f"{entry.slug} has {most} sessions here, and no client of it is without one")
+        if op == "start":
+            exits = await self._leases.start(entry, sessions)
+        elif op in ("renew", "tell"):
+            exits = await self._leases.renew(entry, sessions, report_all=op == "tell")
+        else:
+            await self._leases.stop(sessions)
         return web.json_response({"exits": exits, "lease_seconds": self._config.lease_seconds})
 
     def _read(self, request: web.Request, body: bytes) -> tuple[str, Server, list[SessionPair]]:
         """The operation, who asks for it, and the session addresses of each session."""
         if request.content_type != "application/x-www-form-urlencoded":
-            raise BadRequestError(415, "content_type", "send a form: application/x-www-form-urlencoded")
+            raise RefusedError(SEND_A_FORM)
         if "Content-Encoding" in request.headers:
-            raise BadRequestError(415, "content_encoding", "send it as it is: nothing is unpacked here")
+            raise RefusedError(PACKED)
         fields = _form(body)
         (op,), (slug,) = fields["op"] or [""], fields["a_slug"] or [""]
         if op not in OPS:
-            raise BadRequestError(400, "op", f"op is one of {', '.join(OPS)}")
+            raise RefusedError(UNKNOWN_OP, ops=", ".join(OPS))
         entry = self._config.by_control_address.get(request.remote or "")
         if entry is None:
-            raise BadRequestError(403, "source", "only servers of the fleet are answered")
+            raise RefusedError(UNKNOWN_SERVER)
         if slug != entry.slug:
-            raise BadRequestError(403, "a_slug", f"a_slug has to be {entry.slug}, for that is who asks")
+            raise RefusedError(WRONG_SLUG, slug=entry.slug)
         if op in ("start", "stop") and not fields["session_ip"]:
-            raise BadRequestError(400, "session_ip", "session_ip is missing")
+            raise RefusedError(NO_SESSION_ADDRESS)
         sessions4 = [_address(text, 4) for text in fields["session_ip"]]
         sessions6 = [_address(text, 6) for text in fields["session_ip6"]]
         if not all(entry.speaks_for(address) for address in sessions4 + sessions6):
-            message = f"{entry.slug} may only speak for {entry.session4} and {entry.session6}"
-            raise BadRequestError(403, "session_prefix", message)
+            raise RefusedError(WRONG_PREFIX, slug=entry.slug, prefix4=entry.session4, prefix6=entry.session6)
         if sessions6 and len(sessions6) != len(sessions4):
-            raise BadRequestError(400, "session_ip6", "session_ip6 is given for each session_ip, or for none")
+            raise RefusedError(UNPAIRED)
         if len(set(sessions4)) != len(sessions4) or len(set(sessions6)) != len(sessions6):
-            raise BadRequestError(400, "session_ip", "a session address is given twice")
+            raise RefusedError(ADDRESS_TWICE)
         return op, entry, list(zip_longest(sessions4, sessions6))
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
@@ -120,20 +114,23 @@ def _form(body: bytes) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {name: [] for name in FIELDS}
     try:
         pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=3 * MOST_SESSIONS
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            max_num_fields=3 * MAX_SESSIONS_PER_CALL,
         )
     except ValueError:
-        raise BadRequestError(400, "form", "this is no form, or has too many fields") from None
+        raise RefusedError(NOT_A_FORM) from None
     for name, value in pairs:
         if name not in fields:
-            raise BadRequestError(400, "field", f"the fields are {', '.join(FIELDS)}")
+            raise RefusedError(UNKNOWN_FIELD, names=", ".join(FIELDS))
         if value:
             fields[name].append(value)
     for name in ("op", "a_slug"):
         if len(fields[name]) > 1:
-            raise BadRequestError(400, name, f"{name} is given more than once")
-    if max(len(fields["session_ip"]), len(fields["session_ip6"])) > MOST_SESSIONS:
-        raise BadRequestError(413, "sessions", f"at most {MOST_SESSIONS} sessions in one call")
+            raise RefusedError(GIVEN_TWICE, name=name)
+    if max(len(fields["session_ip"]), len(fields["session_ip6"])) > MAX_SESSIONS_PER_CALL:
+        raise RefusedError(TOO_MANY_IN_A_CALL, most=MAX_SESSIONS_PER_CALL)
     return fields
 
 
@@ -145,5 +142,5 @@ def _address(text: str, version: int) -> str:
     except ValueError:
         address = None
     if address is None or address.version != version or getattr(address, "scope_id", None):
-        raise BadRequestError(400, field, f"{field} has to be an IPv{version} address")
+        raise RefusedError(NOT_AN_ADDRESS, name=field, version=version)
     return str(address)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the warren.vpn authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Does work for many at once: what comes in while some of it is under way is done together next.
+"""Collects items that come in while work is under way, and does them together next.
 
 One alone waits for nobody, and a crowd costs little more than one.
 """
@@ -17,16 +17,16 @@ R = TypeVar("R")
 
 
 class Batches(Generic[T, R]):
-    """A function of one item, made of a function of many."""
+    """Makes a function of one item out of a function of many."""
 
     def __init__(self, work: Callable[[list[T]], Awaitable[R]], most: int = 500) -> None:
-        """``work`` is given at most so many items, in the order they came. What it returns or raises is for all."""
+        """``work`` gets at most ``most`` items, in the order they came. All of them get what it returns or raises."""
         self._work, self._most = work, most
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, item: T) -> R:
-        """Have it done."""
+        """Put an item into the next batch; return what its batch gives."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))

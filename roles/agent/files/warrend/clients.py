@@ -53,7 +53,6 @@ class Clients(Mapping[str, Client]):
     """
 
     def __init__(self, clients: Iterable[Client], most_sessions: int) -> None:
-        """Index them."""
         self.most_sessions = most_sessions
         self._by_address4 = {client.address4: client for client in clients}
         listed = self._by_address4.values()
@@ -70,7 +69,6 @@ class Clients(Mapping[str, Client]):
         return iter(self._by_address4)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._by_address4)
 
     def at(self, address: str) -> Client | None:

@@ -34,15 +34,14 @@ FORWARD_KIND, SESSION_KIND, OWN_KIND, EXIT_KIND = 3, 5, 6, 7
 # outlives a session. Of the others, `OURS_MASK` leaves out what tells them apart.
 HANDLES = 0x1000_0000
 
-FEW = 16
-"""For so many marks the kernel goes through all entries each time; for more, they are listed once."""
+MAX_WALKS = 16
+"""For so many marks the kernel is asked to walk through all entries once each; for more, they are listed once."""
 
 
 class Flows:
     """The connection tracking table."""
 
     def __init__(self) -> None:
-        """Open the socket."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._socket.bind((0, 0))
@@ -65,7 +64,7 @@ class Flows:
         self._forget({forward_mark(port) for port in ports}, WHOLE_MASK)
 
     def _forget(self, marks: Collection[int], mask: int) -> None:
-        if len(marks) <= FEW:
+        if len(marks) <= MAX_WALKS:
             for mark in marks:
                 # Of no family, the kernel goes through both at once.
                 self._delete(socket.AF_UNSPEC, _number(MARK, mark) + _number(MARK_MASK, mask))
@@ -86,7 +85,6 @@ class Flows:
         return len(listed)
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def _delete(self, family: int, attributes: bytes) -> None:
@@ -179,7 +177,7 @@ def jhash(data: bytes, seed: int) -> int:
     data += bytes(-len(data) % 4)
     words: list[int] = list(struct.unpack(f"<{len(data) // 4}I", data))
     while len(words) > 3:
-        a, b, c = ((x + word) & 0xFFFF_FFFF for x, word in zip((a, b, c), words[:3], strict=True))
+        a, b, c = ((x + each) & 0xFFFF_FFFF for x, each in zip((a, b, c), words[:3], strict=True))
         del words[:3]
         a, c = mixed(a, c, b, 4)
         b, a = mixed(b, a, c, 6)
@@ -187,7 +185,7 @@ def jhash(data: bytes, seed: int) -> int:
         a, c = mixed(a, c, b, 16)
         b, a = mixed(b, a, c, 19)
         c, b = mixed(c, b, a, 4)
-    a, b, c = ((x + word) & 0xFFFF_FFFF for x, word in zip((a, b, c), (words + [0] * 3)[:3], strict=True))
+    a, b, c = ((x + each) & 0xFFFF_FFFF for x, each in zip((a, b, c), (words + [0] * 3)[:3], strict=True))
     for bits in ((14, 11, 25), (16, 4, 14), (24,)):
         c = ((c ^ b) - rotated(b, bits[0])) & 0xFFFF_FFFF
         if len(bits) > 1:

@@ -11,22 +11,21 @@ from typing import Any
 from aiohttp import web
 
 from .agent import Agent
-from .answers import Handler, plain_errors, refuse
+from .answers import plain_errors
 from .clients import Client, ClientsError
-from .errors import AwayError, RefusedError
+from .refusals import CLIENTS_FILE, NOT_A_NUMBER, NOT_A_TEXT, SEND_AN_OBJECT, SEND_JSON, RefusedError
 from .views import client_view, exit_view, forward_view
 
 
 class Control:
-    """The application."""
+    """The web application behind ``warrenctl``."""
 
     def __init__(self, agent: Agent) -> None:
-        """Nothing runs yet."""
         self._agent, self._config, self._entry = agent, agent.config, agent.entry
 
     def application(self) -> web.Application:
         """What listens on the socket."""
-        app = web.Application(middlewares=[plain_errors, refusals])
+        app = web.Application(middlewares=[plain_errors])
         app.router.add_get("/exits", self._exits)
         app.router.add_get("/sessions", self._sessions)
         app.router.add_post("/sessions", self._start)
@@ -43,7 +42,7 @@ class Control:
 
     async def _exits(self, _request: web.Request) -> web.Response:
         if not all(exit_.link_up for exit_ in self._entry.exits.values()):
-            await self._entry.see_handshakes()
+            await self._entry.liveness.refresh()
         return web.json_response([exit_view(exit_) for exit_ in self._entry.exits.values()])
 
     async def _sessions(self, _request: web.Request) -> web.Response:
@@ -62,8 +61,8 @@ class Control:
 
     async def _stop(self, request: web.Request) -> web.Response:
         client = self._client(request)
-        told = await self._entry.stop(client)
-        return web.json_response({**client_view(self._config, self._entry, client), "exit_told": told})
+        exit_knows = await self._entry.stop(client)
+        return web.json_response({**client_view(self._config, self._entry, client), "exit_told": exit_knows})
 
     async def _choose(self, request: web.Request) -> web.Response:
         given, client = await _object(request), self._client(request)
@@ -78,7 +77,7 @@ class Control:
     async def _forward(self, request: web.Request) -> web.Response:
         client, port = self._client(request), (await _object(request)).get("port")
         if not (port is None or isinstance(port, int)) or isinstance(port, bool):
-            raise web.HTTPBadRequest(reason="port has to be a number")
+            raise RefusedError(NOT_A_NUMBER, name="port")
         row = await self._entry.forwards.add(client, port)
         return web.json_response({"client": client.name, **forward_view(self._config, row)})
 
@@ -96,33 +95,23 @@ class Control:
         return web.json_response(await self._agent.check())
 
     async def _reload(self, _request: web.Request) -> web.Response:
-        await self._agent.reload()
+        try:
+            await self._agent.reload()
+        except ClientsError as error:
+            raise RefusedError(CLIENTS_FILE, why=error) from error
         return web.json_response({"clients": len(self._config.clients)})
 
     def _client(self, request: web.Request) -> Client:
         return self._entry.client(request.match_info["client"])
 
 
-@web.middleware
-async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """409 for what cannot be, 503 for an exit that is away."""
-    try:
-        return await handler(request)
-    except RefusedError as error:
-        return refuse(409, error.reason, str(error))
-    except ClientsError as error:
-        return refuse(409, "clients_file", f"{error}; the clients of before stay")
-    except AwayError as error:
-        return refuse(503, "away", str(error))
-
-
 async def _object(request: web.Request) -> dict[str, Any]:
     try:
         given = json.loads(await request.read())
     except ValueError:
-        raise web.HTTPBadRequest(reason="send JSON") from None
+        raise RefusedError(SEND_JSON) from None
     if not isinstance(given, dict):
-        raise web.HTTPBadRequest(reason="send a JSON object")
+        raise RefusedError(SEND_AN_OBJECT)
     return given
 
 
@@ -132,5 +121,5 @@ MISSING = "\0"
 def _text(given: dict[str, Any], name: str, default: str | None = MISSING) -> Any:
     value = given.get(name, default)
     if value == MISSING or not (value is default or isinstance(value, str)):
-        raise web.HTTPBadRequest(reason=f"{name} has to be a text")
+        raise RefusedError(NOT_A_TEXT, name=name)
     return value

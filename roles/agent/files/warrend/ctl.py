@@ -33,11 +33,9 @@ class Connection(http.client.HTTPConnection):
     """HTTP over the agent's socket."""
 
     def __init__(self) -> None:
-        """Nothing is sent yet."""
         super().__init__("localhost", timeout=30)
 
     def connect(self) -> None:
-        """Open the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(30)
         self.sock.connect(SOCKET)
@@ -63,7 +61,6 @@ def ask(method: str, path: str, body: object = None) -> tuple[int, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
     main_parser = argparse.ArgumentParser(
         prog="warrenctl", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,13 +21,13 @@ from .metrics import Metrics
 
 TIMEOUT_SECONDS = 3.0
 AT_ONCE = 500
-"""So many sessions go in one call. The backend takes twice as many."""
+"""How many sessions one call is about at most. The backend takes twice as many."""
 
 LARGEST_REPLY = 256 * 1024
 """Bytes. The answer to a call with as many sessions as go in one has at most 110 kB."""
 
-MOST_ANSWERS = 100
-"""To one call, those included that only say to go on (100 Continue)."""
+MAX_ANSWERS_PER_CALL = 100
+"""Those included that only say to go on (100 Continue)."""
 
 LEASES = range(5, 3601)
 """Seconds that an exit may say it keeps a session: less would be a busy loop, more a session that does not end."""
@@ -36,7 +36,7 @@ LONGEST_REASON = 200
 """Characters of an exit's own words that people get to see."""
 
 ALIVE_SECONDS = 180
-"""A WireGuard session ends so long after its last handshake (whitepaper, Reject-After-Time)."""
+"""Seconds after the last handshake at which a WireGuard session ends (whitepaper, Reject-After-Time)."""
 
 Pair = tuple[str, str]
 """The IPv4 and the IPv6 session address of one session."""
@@ -50,29 +50,27 @@ class ExitError(Exception):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        """Keep both."""
         super().__init__(message)
         self.reason = reason
 
 
-class Quiet(ResponseHandler):
-    """A connection that ends if its exit goes on answering what nobody has asked.
+class LimitedConnection(ResponseHandler):
+    """A connection that ends if its exit goes on sending answers to no call.
 
     One that waits for the next call is read all the same, and aiohttp keeps each answer that comes.
     """
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes."""
         super().data_received(data)
-        if len(self._buffer) > MOST_ANSWERS and self.transport is not None:
+        if len(self._buffer) > MAX_ANSWERS_PER_CALL and self.transport is not None:
             self.transport.abort()
 
 
 def http_session(**options: Any) -> aiohttp.ClientSession:
     """What calls the exits: it unpacks nothing, and keeps nothing that they send."""
     connector = aiohttp.TCPConnector(**options)
-    quiet: Any = partial(Quiet, loop=asyncio.get_running_loop())
-    connector._factory = quiet  # noqa: SLF001 - there is no other way in
+    limited: Any = partial(LimitedConnection, loop=asyncio.get_running_loop())
+    connector._factory = limited  # noqa: SLF001 - there is no other way in
     return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
 
 
@@ -91,7 +89,6 @@ class Exit:
     """
 
     def __init__(self, server: Server, config: Config, session: aiohttp.ClientSession, metrics: Metrics) -> None:
-        """Nothing is known yet."""
         self.server, self._config, self._session, self._metrics = server, config, session, metrics
         self.answered = time.monotonic()
         self.silent_since: float | None = time.time()
@@ -125,11 +122,11 @@ class Exit:
     async def _start(self, pairs: list[Pair]) -> dict[str, str]:
         return await self._call("start", pairs)
 
-    async def renew(self, pairs: Sequence[Pair], tell: bool = False) -> dict[str, str]:
-        """Renew sessions there. Returns exit address by session address: of those it had not; with ``tell``, of all."""
+    async def renew(self, pairs: Sequence[Pair], report_all: bool = False) -> dict[str, str]:
+        """Renew sessions there. Returns exit address by session address: of those it had not, or of all."""
         made: dict[str, str] = {}
         for start in range(0, len(pairs), AT_ONCE):
-            made |= await self._call("tell" if tell else "renew", pairs[start : start + AT_ONCE])
+            made |= await self._call("tell" if report_all else "renew", pairs[start : start + AT_ONCE])
         return made
 
     async def stop(self, pairs: Sequence[Pair]) -> None:
@@ -156,7 +153,7 @@ class Exit:
             if status == 200:
                 lease_seconds, exits = _lease(reply, self.lease_seconds), _exits(reply, asked, self.server)
             else:
-                reason = _words(reply["error"])
+                reason = _printable(reply["error"])
         except Exception as error:  # nothing that an exit sends may end the agent
             self._silent()
             raise ExitError("unreachable", f"{self.server.slug} does not answer") from error
@@ -212,7 +209,7 @@ def _exits(reply: dict[str, Any], asked: set[str], server: Server) -> dict[str, 
     return {session: address for session, address in exits.items() if session in own and address in own[session]}
 
 
-def _words(said: object) -> str:
+def _printable(said: object) -> str:
     """What an exit says, for people to read: short, and nothing that a terminal obeys."""
     if not isinstance(said, str):
         raise TypeError("a text, please")

@@ -22,8 +22,17 @@ from dataclasses import replace
 from .clients import Client
 from .config import Config
 from .conntrack import forward_mark
-from .errors import DISK, RefusedError
 from .kernel import Kernel
+from .refusals import (
+    CLIENT_IS_GONE,
+    DISK,
+    NO_FORWARD,
+    NO_PORT_IS_FREE,
+    PORT_IS_TAKEN,
+    PORT_OUT_OF_RANGE,
+    TOO_MANY_FORWARDS,
+    RefusedError,
+)
 from .store import DiskError, ForwardRow, Store
 from .tables import Key, TablesError, Value
 
@@ -57,12 +66,12 @@ class Forwards:
             if client is None or not self._may_be(row.port):
                 gone.append(row.port)
             else:
-                self._keep(ForwardRow(row.port, client.address4, client.address6, row.since))
+                self._note(ForwardRow(row.port, client.address4, client.address6, row.since))
         if gone:
             await self._write(self._store.drop_forwards, gone)
 
     def elements(self) -> dict[Key, Value]:
-        """The elements that all of them need."""
+        """The elements that the forwarded ports need."""
         wanted: dict[Key, Value] = {}
         for row in self._rows.values():
             if row.port not in self._ending:
@@ -70,15 +79,14 @@ class Forwards:
         return wanted
 
     def of(self, client4: str) -> list[ForwardRow]:
-        """Those of a client, by port."""
+        """The forwarded ports of a client, in their order."""
         return [self._rows[port] for port in sorted(self._ports.get(client4, ()))]
 
     def clients(self) -> list[str]:
-        """The clients that have any, by IPv4 tunnel address."""
+        """The clients that have a forwarded port, by IPv4 tunnel address."""
         return [client for client, ports in self._ports.items() if ports]
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._rows)
 
     async def add(self, client: Client, port: int | None = None) -> ForwardRow:
@@ -89,22 +97,21 @@ class Forwards:
         """
         async with self._locks[client.address4]:
             if self._config.clients.get(client.address4) != client:  # a reload has taken it away
-                raise RefusedError("unknown_client", f"{client.name} is no client of {self._config.slug} any more")
+                raise RefusedError(CLIENT_IS_GONE, client=client.name, server=self._config.slug)
             if port is not None and port in self._ports.get(client.address4, ()):
                 return self._rows[port]
             if len(self._ports[client.address4]) >= MAX_PORTS_PER_CLIENT:
-                message = f"{MAX_PORTS_PER_CLIENT} ports are forwarded already. Remove one that you do not need."
-                raise RefusedError("too_many", message)
+                raise RefusedError(TOO_MANY_FORWARDS, most=MAX_PORTS_PER_CLIENT)
             row = ForwardRow(self._free(port), client.address4, client.address6, time.time())
-            self._keep(row)
+            self._note(row)
             try:
                 await self._write(self._store.put_forward, row)
                 await self._kernel.apply(_elements(row))
             except DiskError as error:
-                self._lose(row)
-                raise RefusedError("disk", DISK) from error
+                self._forget(row)
+                raise RefusedError(DISK) from error
             except (TablesError, OSError):
-                self._lose(row)
+                self._forget(row)
                 await self._write(self._store.drop_forwards, [row.port])
                 raise
             return row
@@ -117,8 +124,7 @@ class Forwards:
         """
         async with self._locks[client.address4]:
             if port not in self._ports.get(client.address4, ()):
-                message = f"port {port} is not forwarded to this device: there is nothing to remove"
-                raise RefusedError("no_forward", message)
+                raise RefusedError(NO_FORWARD, port=port)
             await self._remove([self._rows[port]])
 
     async def drop(self, client4: str, surely: bool = False) -> None:
@@ -153,21 +159,21 @@ class Forwards:
             if not surely:
                 self._ending.difference_update(ports)
                 await self._kernel.apply({key: value for row in rows for key, value in _elements(row).items()})
-                raise RefusedError("disk", DISK) from error
+                raise RefusedError(DISK) from error
             LOG.warning("the disk takes nothing: forwarded ports that ended are on it until warrend starts anew")
         finally:
             self._ending.difference_update(ports)
         for row in rows:
-            self._lose(row)
+            self._forget(row)
 
     def _free(self, port: int | None) -> int:
         """The port if nobody has it, or any that nobody has."""
         low, high = self._config.forward_ports
         if port is not None:
             if not low <= port <= high:
-                raise RefusedError("out_of_range", f"port {port} cannot be forwarded. Choose one from {low} to {high}.")
+                raise RefusedError(PORT_OUT_OF_RANGE, port=port, low=low, high=high)
             if port in self._rows or not self._may_be(port) or self._served(port):
-                raise RefusedError("taken", f"port {port} is taken. Choose another one, or leave the choice to us.")
+                raise RefusedError(PORT_IS_TAKEN, port=port)
             return port
         taken = self._rows.keys() | self._config.reserved_ports
         free = [each for each in range(low, high + 1) if each not in taken]
@@ -175,7 +181,7 @@ class Forwards:
             found = secrets.choice(free) if free else 0
             if found and not self._served(found):
                 return found
-        raise RefusedError("none_free", f"no port from {low} to {high} is free. Try again later.")
+        raise RefusedError(NO_PORT_IS_FREE, low=low, high=high)
 
     def _may_be(self, port: int) -> bool:
         low, high = self._config.forward_ports
@@ -193,12 +199,12 @@ class Forwards:
                             return True
         return False
 
-    def _keep(self, row: ForwardRow) -> None:
+    def _note(self, row: ForwardRow) -> None:
         self._rows[row.port] = row
         self._ports[row.client4].add(row.port)
         self.marks.add(forward_mark(row.port))
 
-    def _lose(self, row: ForwardRow) -> None:
+    def _forget(self, row: ForwardRow) -> None:
         del self._rows[row.port]
         self._ports[row.client4].discard(row.port)
         self.marks.discard(forward_mark(row.port))

@@ -20,7 +20,7 @@ from .conntrack import Flows, handle
 from .tables import Key, Tables, Value, others_changed, watch
 
 SETTLE_SECONDS = 0.02
-"""After somebody else's transaction, so long until a look: a reload is more than one."""
+"""So long after somebody else's transaction the elements are compared: a reload of nftables is more than one."""
 
 HANDSHAKES = "/run/warrend-handshakes.sock"
 """``wg show all latest-handshakes``, run by root for whoever connects."""
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Kernel:
-    """Elements of maps, and flows."""
+    """Changes elements of maps and flows, in threads."""
 
     def __init__(self, config: Config) -> None:
         """Connect to nftables and conntrack."""
@@ -53,7 +53,7 @@ class Kernel:
         return await asyncio.get_running_loop().run_in_executor(self._flow_thread, function, *arguments)
 
     async def elements(self) -> dict[Key, Value]:
-        """All elements as they are."""
+        """Read all elements."""
         return await self._run(self._tables.read)
 
     async def apply(self, wanted: Mapping[Key, Value | None]) -> None:
@@ -112,19 +112,19 @@ class Kernel:
         loop, seen = asyncio.get_running_loop(), asyncio.Event()
         with watch() as tables, links.watch() as network:
 
-            def look() -> None:
+            def read_table_events() -> None:
                 foreign, ours = others_changed(tables)
                 if foreign:
                     seen.set()
                 if ours:
                     damaged()
 
-            def look_at_links() -> None:
+            def read_link_events() -> None:
                 if links.damaged(network, self._links):
                     damaged()
 
-            loop.add_reader(tables, look)
-            loop.add_reader(network, look_at_links)
+            loop.add_reader(tables, read_table_events)
+            loop.add_reader(network, read_link_events)
             try:
                 while True:
                     await seen.wait()
@@ -136,7 +136,7 @@ class Kernel:
                 loop.remove_reader(network)
 
     def links_missing(self) -> bool:
-        """Whether a link of ours is not there."""
+        """Whether any WireGuard link of this server is missing."""
         return links.missing(self._links)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ async def handshakes() -> dict[tuple[str, str], float] | None:
     Nothing else of wg(8) gets here: the clients' real addresses are in it. None if nobody answers.
     """
     try:
-        listing = await _asked(HANDSHAKES)
+        listing = await _read_all(HANDSHAKES)
     except OSError:
         return None
     rows = [line.split("\t") for line in listing.decode().splitlines()]
@@ -162,14 +162,14 @@ async def handshakes() -> dict[tuple[str, str], float] | None:
 async def put_back() -> bool:
     """Have root put back what somebody has taken away; return once that was tried. Whether there was anybody to ask."""
     try:
-        await _asked(RESTORE)
+        await _read_all(RESTORE)
     except OSError:
         return False
     return True
 
 
-async def _asked(path: str) -> bytes:
-    """All that the service behind a socket says."""
+async def _read_all(path: str) -> bytes:
+    """Read all that the service behind a socket sends."""
     reader, writer = await asyncio.open_unix_connection(path)
     try:
         return await reader.read()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from .config import Config, Server
 from .conntrack import SESSION_KIND, flow_mark, handle
 from .kernel import Kernel
+from .refusals import TOO_MANY_SESSIONS, RefusedError
 from .tables import Key, Value
 
 LOG = logging.getLogger(__name__)
@@ -25,11 +26,7 @@ CHOOSE = random.SystemRandom().choice
 
 EXPIRE_SECONDS = 1.0
 AT_ONCE = 500
-"""So many sessions end in one transaction, so that others find a gap."""
-
-
-class TooManyError(Exception):
-    """An entry wants more sessions here than it can have clients for."""
+"""How many sessions end in one transaction, so that other changes come in between."""
 
 
 @dataclass
@@ -89,7 +86,7 @@ class Leases:
             if session6 and (exit6 not in self._config.exit6 or not entry.speaks_for(session6)):
                 session6 = exit6 = None
             lease = Lease(entry.slug, session6, str(exit4), str(exit6) if exit6 else None, self._deadline())
-            self._keep(session4, lease)
+            self._note(session4, lease)
 
     def entry_of(self, address: str) -> Server | None:
         """The server whose session address this is."""
@@ -109,35 +106,35 @@ class Leases:
             Exit address by session address; a family that this server lacks is left out.
 
         Raises:
-            TooManyError: see there. Nothing was changed.
+            RefusedError: the entry has too many sessions here. Nothing was changed.
         """
         async with self._lock:
             return await self._add(entry, pairs)
 
-    async def renew(self, entry: Server, pairs: Iterable[SessionPair], tell: bool = False) -> dict[str, str]:
+    async def renew(self, entry: Server, pairs: Iterable[SessionPair], report_all: bool = False) -> dict[str, str]:
         """Keep sessions; those that are not there, for this server was restarted or did not hear of them, are made.
 
         Returns:
-            Exit address by session address, of those that were made; with ``tell``, of all.
+            Exit address by session address, of those that were made; with ``report_all``, of all.
 
         Raises:
-            TooManyError: see there. Those that were there are kept.
+            RefusedError: the entry has too many sessions here. Those that were there are kept.
         """
         async with self._lock:
             deadline, missing = self._deadline(), []
-            told: dict[str, str] = {}
+            reported: dict[str, str] = {}
             for session4, session6 in pairs:
                 lease = self._leases.get(session4)
                 if lease and not lease.session6 and session6 not in self._session4 and not self._config.exit6:
                     # The kernel has nothing of IPv6 here, from which an agent that starts could know it.
-                    self._keep6(session4, lease, session6)
+                    self._set_session6(session4, lease, session6)
                 if lease is None or lease.session6 != session6:
                     missing.append((session4, session6))
                 else:
                     lease.until = deadline
-                    if tell:
-                        told |= _answer(session4, lease)
-            return told | await self._add(entry, missing)
+                    if report_all:
+                        reported |= _answer(session4, lease)
+            return reported | await self._add(entry, missing)
 
     async def stop(self, pairs: Iterable[SessionPair]) -> int:
         """End sessions. Returns how many there were."""
@@ -166,20 +163,20 @@ class Leases:
         known = {self._session4.get(session6 or "", session4) for session4, session6 in pairs}
         before = {session4 for session4 in known | {pair[0] for pair in pairs} if session4 in self._leases}
         if self._numbers[entry.slug] - len(before) + len(pairs) > self._config.clients.most_sessions:
-            raise TooManyError
+            raise RefusedError(TOO_MANY_SESSIONS, slug=entry.slug, most=self._config.clients.most_sessions)
         await self._end(before)
         # Noted first, so that whoever puts elements right meanwhile does not take them for surplus.
         deadline = self._deadline()
         wanted: dict[Key, Value] = {}
-        told: dict[str, str] = {}
+        made: dict[str, str] = {}
         for session4, session6 in pairs:
             exit6 = CHOOSE(self._config.exit6) if session6 and self._config.exit6 else None
             lease = Lease(entry.slug, session6, CHOOSE(self._config.exit4), exit6, deadline)
-            self._keep(session4, lease)
+            self._note(session4, lease)
             wanted |= _elements(session4, lease)
-            told |= _answer(session4, lease)
+            made |= _answer(session4, lease)
         await self._kernel.apply(wanted)
-        return told
+        return made
 
     async def _end(self, sessions: Collection[str]) -> None:
         if not sessions:
@@ -195,13 +192,13 @@ class Leases:
         await self._kernel.apply(surplus)
         await self._kernel.forget(sessions)
 
-    def _keep(self, session4: str, lease: Lease) -> None:
+    def _note(self, session4: str, lease: Lease) -> None:
         self._leases[session4] = lease
         self._numbers[lease.entry] += 1
         self.handles.add(handle(session4))
-        self._keep6(session4, lease, lease.session6)
+        self._set_session6(session4, lease, lease.session6)
 
-    def _keep6(self, session4: str, lease: Lease, session6: str | None) -> None:
+    def _set_session6(self, session4: str, lease: Lease, session6: str | None) -> None:
         lease.session6 = session6
         if session6:
             self._session4[session6] = session4

@@ -32,10 +32,9 @@ STATIC = {
 
 
 class Pages:
-    """Writes pages."""
+    """Renders the portal's pages."""
 
     def __init__(self, config: Config) -> None:
-        """Read the templates."""
         self._config = config
         environment = Environment(
             loader=FileSystemLoader(DIRECTORY),

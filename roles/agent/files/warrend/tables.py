@@ -32,7 +32,7 @@ Key = tuple[str, str]
 
 
 class TablesError(Exception):
-    """nftables did not do as told. The message has no address."""
+    """nftables refused a change, and did none of it. The message has no address."""
 
 
 class TablesGoneError(TablesError):
@@ -96,7 +96,7 @@ class Tables:
             raise TablesError(failure)
 
     def _try(self, wanted: Mapping[Key, Value | None], anyway: bool) -> str:
-        """What went wrong; empty if nothing did."""
+        """Apply in one transaction. Returns what went wrong; empty if nothing did."""
         deleted: dict[str, list[Any]] = {}
         added: dict[str, list[Any]] = {}
         for (name, key), value in wanted.items():

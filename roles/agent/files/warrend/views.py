@@ -12,8 +12,9 @@ from typing import Any
 from .clients import Client
 from .config import Config
 from .conntrack import jhash
-from .entry import Entry, Session
+from .entry import Entry
 from .exits import Exit
+from .session_states import Session
 from .store import ForwardRow
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the warren.vpn authors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps whoever talks to the agent from holding it up: so many connections, so many bytes, so long, so often."""
+"""Keeps who talks to the agent from holding it up: limits on connections, bytes, seconds and how often."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ BACKEND = Limits(connections=32, together=3_000, request=320 * 1024)
 """Another server opens eight, and has 1,000 sessions in one call."""
 
 PATIENCE_SECONDS = 10.0
-"""So long may a request take to arrive, and its answer to be taken."""
+"""How long a request may take to arrive, and its answer to be taken."""
 
 ALL = ""
-"""Under which the connections of all addresses are counted."""
+"""The key under which the connections of all addresses together are counted."""
 
 IDLE_SECONDS = 15.0
-"""So long may a connection be there after an answer, for the next request."""
+"""How long a connection may wait for the next request after an answer."""
 
 
 class Limited(asyncio.Protocol):
@@ -59,7 +59,7 @@ class Limited(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take it, unless this peer has enough."""
+        """Accept the connection unless this peer, or all together, are at the limit."""
         transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if name else "unnamed"  # a socket of this host
@@ -77,7 +77,7 @@ class Limited(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what comes, within bounds."""
+        """Pass on what comes, up to the limit of bytes for one request."""
         if self._transport is None:
             return
         self._bytes += len(data)
@@ -102,11 +102,11 @@ class Limited(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, transport.abort)
 
     def eof_received(self) -> bool | None:
-        """As the inner one says."""
+        """Whether aiohttp keeps the connection half open."""
         return self._inner.eof_received() if self._transport else None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the next one in."""
+        """Count the connection no more."""
         if self._transport is None:
             return
         self.arrived()
@@ -118,11 +118,11 @@ class Limited(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Hand on."""
+        """Pass it on to aiohttp."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand on."""
+        """Pass it on to aiohttp."""
         self._inner.resume_writing()
 
 
@@ -132,17 +132,15 @@ class LimitedSite(web.BaseSite):
     def __init__(
         self, runner: web.BaseRunner, sock: socket.socket, limits: Limits, open_connections: Counter[str]
     ) -> None:
-        """Nothing listens yet."""
         super().__init__(runner)
         self._socket, self._limits, self._open = sock, limits, open_connections
 
     @property
     def name(self) -> str:
-        """What aiohttp shows."""
+        """The name that aiohttp shows for it."""
         return "limited"
 
     async def start(self) -> None:
-        """Listen."""
         await super().start()
         make: Any = self._runner.server
         loop = asyncio.get_running_loop()
@@ -154,7 +152,7 @@ class LimitedSite(web.BaseSite):
 
 
 def arrived(request: web.Request) -> None:
-    """A whole request is there, and the next one has its own time."""
+    """Note that a whole request has arrived: the next one has its own time and bytes."""
     protocol = request.transport.get_protocol() if request.transport else None
     if isinstance(protocol, Limited):
         protocol.arrived()
@@ -162,7 +160,7 @@ def arrived(request: web.Request) -> None:
 
 @web.middleware
 async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The time for a request is that for its answer too."""
+    """Have the time for a request end with its answer."""
     try:
         return await handler(request)
     finally:
@@ -170,15 +168,15 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 class Rate:
-    """How often something may happen for each of many: so often at once, and then so often a second."""
+    """A token bucket for each of many: how often something may happen at once, and then each second."""
 
     def __init__(self, at_once: float, a_second: float) -> None:
-        """Everybody starts with all of it."""
+        """Everybody starts with a full one."""
         self._at_once, self._a_second = at_once, a_second
         self._left: dict[str, tuple[float, float]] = {}
 
     def wait(self, who: str) -> float:
-        """Count one. 0 if that may be, else how many seconds it is too early."""
+        """Take a token. 0 if there was one, else in how many seconds there will be."""
         now = time.monotonic()
         left, since = self._left.get(who, (self._at_once, now))
         left = min(self._at_once, left + (now - since) * self._a_second)

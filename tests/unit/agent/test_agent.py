@@ -27,7 +27,7 @@ from warrend.conntrack import EXIT_KIND, OWN_KIND, SESSION_KIND, handle
 from warrend.entry import LIVENESS_SECONDS
 from warrend.kernel import Kernel
 from warrend.session_states import Session, State
-from warrend.store import SessionRow
+from warrend.store import NewerStoreError, SessionRow
 from warrend.tables import TablesError, TablesGoneError
 
 IDENTIFYING = re.compile(r"10\.100\.|fd57:6172:7265:2:|\bc[1-9]\b|AAAA")
@@ -593,6 +593,18 @@ def test_a_clients_file_that_is_broken_at_the_start_is_an_exit_status_and_one_li
         f"{tmp_path}/clients.json is not as site.yml writes it: No such file or directory. Run site.yml for this server"
     )
     assert caplog.messages == [f"{why} again. Until then nobody passes"]
+
+
+def test_a_database_of_a_newer_agent_is_an_exit_status_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        raise NewerStoreError("/var/lib/warrend/sessions.db is of a newer agent")
+
+    monkeypatch.setattr(main_module, "run", run)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_settings: None)
+    assert main_module.main() == 1
+    assert caplog.messages == ["/var/lib/warrend/sessions.db is of a newer agent"]
 
 
 def test_a_signal_reloads_and_systemd_is_told_when_that_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

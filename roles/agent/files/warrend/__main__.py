@@ -24,6 +24,7 @@ from .agent import Agent
 from .backend import Backend
 from .clients import ClientsError
 from .control import Control
+from .store import NewerStoreError
 from .tables import TablesError
 from .visitors import BACKEND, IDLE_SECONDS, PORTAL, LimitedSite, Limits
 
@@ -126,6 +127,9 @@ def main() -> int:
             asyncio.run(run())
         except ClientsError as error:
             LOG.error("%s. Until then nobody passes", error)  # noqa: TRY400 - it says all
+            return 1
+        except NewerStoreError as error:
+            LOG.error("%s", error)  # noqa: TRY400 - it says all
             return 1
         except TablesError as error:
             LOG.error("%s, and cannot be put back. systemd starts warrend again", error)  # noqa: TRY400

@@ -312,7 +312,7 @@ import pathlib, time
 real, offset = time.time, pathlib.Path("/run/clock/offset")
 time.time = lambda: real() + float(offset.read_text())
 import warrend.entry
-warrend.entry.LOOK_SECONDS = 2.0
+warrend.entry.LIVENESS_SECONDS = 2.0
 """
 SET = "echo {} >/run/clock/next; mv /run/clock/next /run/clock/offset"
 IDLE = 25

@@ -19,7 +19,7 @@ HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([
 def config(
     fleet: Mapping[str, Any], name: str, lease_seconds: int, idle_seconds: int, portal_names: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The agent's configuration; it holds no secret.
+    """The agent's configuration, but for the clients; it holds no secret.
 
     Args:
         fleet: from ``_inventory.read``.

@@ -233,12 +233,13 @@ def test_a_disk_that_takes_nothing_lets_nobody_stay(f: Running, caplog: pytest.L
 
 def test_what_the_kernel_refuses_is_done_by_the_next_start(f: Running) -> None:
     waiting = f.world.spawn("ams", f.ams.up.wait())
-    f.tell("c1", c9=NEW)
-    f.ams.fail = [TablesError("refused")]
-    task = f.world.spawn("ams", f.ams.up.reload())
-    f.world.go(60, lambda: waiting.done() and task.done())
-    assert isinstance(task.exception(), TablesError)
-    assert isinstance(waiting.exception(), TablesError)
+    for gone in ({}, {"c8": replace(NEW, name="c8", address4="10.100.0.8", address6="fd57:6172:7265:2::c8")}):
+        f.tell("c1", c9=NEW, **gone)
+        f.ams.fail = [TablesError("refused")]
+        task = f.world.spawn("ams", f.ams.up.reload())
+        f.world.go(60, lambda task=task: waiting.done() and task.done())
+        assert isinstance(task.exception(), TablesError)
+    assert str(waiting.exception()) == "the elements of clients that come and go could not be changed"
     f.judge.kill("ams")
     f.judge.protected = {("ams", "10.100.0.3")}
     f.world.boot("ams")

@@ -84,6 +84,7 @@ class Agent:
 
         Raises:
             ClientsError: the file cannot be used; all stays as it was.
+            TablesError, OSError: the kernel has refused; :meth:`wait` raises too.
         """
         async with self._reloading:
             try:
@@ -95,10 +96,11 @@ class Agent:
             self._clients_file_broken = False
             try:
                 await self.entry.replace_clients(new)
-            except (TablesError, OSError):
+            except Exception:
                 # The next start does the rest, and leaves everybody's traffic as it is.
-                why = "the elements of clients that come and go could not be changed"
-                self._half_reloaded.set_exception(TablesError(why))
+                if not self._half_reloaded.done():
+                    why = "the elements of clients that come and go could not be changed"
+                    self._half_reloaded.set_exception(TablesError(why))
                 raise
 
     async def wait(self) -> None:

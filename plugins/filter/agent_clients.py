@@ -39,11 +39,11 @@ _value:
   type: str
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils._agent import clients, config_text
-from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import of_server
+from ansible_collections.warren.vpn.plugins.plugin_utils._agent import clients, config_text
+from ansible_collections.warren.vpn.plugins.plugin_utils._fleet import filters, of_server
 
 
 def agent_clients(fleet: Mapping[str, Any], server: str) -> str:
@@ -51,9 +51,4 @@ def agent_clients(fleet: Mapping[str, Any], server: str) -> str:
     return config_text(clients(fleet, server))
 
 
-class FilterModule:
-    """The filter of this file."""
-
-    def filters(self) -> dict[str, Callable[..., Any]]:
-        """Map the filter's name to its function."""
-        return {"agent_clients": of_server(agent_clients)}
+FilterModule = filters(agent_clients=of_server(agent_clients))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 
-from . import _host, _network
+from . import _host, _network, _record
 from ._ping import Pinger
 
 # Servers that a change lost. It outlives the run, so that the next one, which finds nothing to change here, does not
@@ -27,7 +27,7 @@ def answering(alive: Mapping[str, str]) -> set[str]:
     return set(Pinger(alive).run(BEFORE_SECONDS))
 
 
-def lost(expected: Collection[str], wanted: _network.Network, seconds: float) -> list[str]:
+def lost(expected: Collection[str], wanted: _record.Network, seconds: float) -> list[str]:
     """Which of the servers do not answer at the address that they are to have, and note them for the next run.
 
     Args:
@@ -35,7 +35,7 @@ def lost(expected: Collection[str], wanted: _network.Network, seconds: float) ->
         wanted: what is wanted on this host.
         seconds: how long they may take; 0 asks nobody.
     """
-    addresses = {name: address for name, address in _network.server_addresses(wanted).items() if name in expected}
+    addresses = {name: address for name, address in _network.watched_addresses(wanted).items() if name in expected}
     missing = sorted(set(addresses) - set(Pinger(addresses).run(seconds))) if seconds else []
     if missing:
         _host.write(LOST_FILE, json.dumps(missing))

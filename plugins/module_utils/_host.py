@@ -1,22 +1,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # PRIVATE to the collection, and installed on every server as part of the engine that restores its network at boot:
 # standard library and relative imports only.
-"""The ground the engine stands on: commands, files and kernel settings of this host."""
+"""The ground the engine stands on: commands, packages and files of this host."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STATE_DIR = Path("/etc/warren")
-SYSCTL_FILE = Path("/etc/sysctl.d/60-warren.conf")
-PROC_SYS = Path("/proc/sys")
 
-# The commands the engine runs, and the Debian package that has each.
-COMMANDS = {"ip": "iproute2", "nft": "nftables", "wg": "wireguard-tools"}
+# The commands that the engine runs for every host, and the Debian package that has each.
+COMMANDS = {"ip": "iproute2", "nft": "nftables"}
 
 
 class NetworkError(Exception):
@@ -121,48 +119,3 @@ def secret_number(name: str, create: bool) -> int:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write(path, text)
     return int(text)
-
-
-def sysctl_path(key: str) -> Path:
-    """Where the kernel shows a setting. ``/`` separates too, for interface names with a dot (sysctl.d(5))."""
-    return PROC_SYS / (key if "/" in key else key.replace(".", "/"))
-
-
-def sysctl_live(keys: Sequence[str]) -> dict[str, str]:
-    """What the kernel has for these settings now; a setting it does not know is left out."""
-    live = {}
-    for key in keys:
-        text = read(sysctl_path(key))
-        if text is not None:
-            live[key] = " ".join(text.split())
-    return live
-
-
-def sysctl_file(settings: Mapping[str, str]) -> str:
-    """The text of the sysctl.d file that has the kernel take these settings at boot."""
-    return "# Written by warren.vpn.\n" + "".join(f"{key} = {value}\n" for key, value in sorted(settings.items()))
-
-
-def sysctl_apply(settings: Mapping[str, str]) -> None:
-    """Give the running kernel these settings.
-
-    A host that learns its IPv6 default route from router advertisements stops listening to them once it forwards
-    (Documentation/networking/ip-sysctl: accept_ra), and loses the route in time: its interfaces go on listening.
-    """
-    if settings.get("net.ipv6.conf.all.forwarding") == "1":
-        for interface in _advertised_to():
-            sysctl_path(f"net/ipv6/conf/{interface}/accept_ra").write_text("2", encoding="ascii")
-    for key, value in settings.items():
-        try:
-            sysctl_path(key).write_text(value, encoding="ascii")
-        except OSError as error:
-            raise NetworkError(
-                f"the kernel does not take {key} = {value}: {error.strerror}. "
-                "In a container, /proc/sys must be writable (podman: --security-opt unmask=ALL)."
-            ) from error
-
-
-def _advertised_to() -> Iterator[str]:
-    for setting in sorted((PROC_SYS / "net/ipv6/conf").glob("*/accept_ra")):
-        if setting.parent.name not in ("all", "default") and read(setting) == "1\n":
-            yield setting.parent.name

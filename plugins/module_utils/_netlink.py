@@ -24,14 +24,14 @@ NLA_F_NESTED = 0x8000
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_ID, CTRL_ATTR_FAMILY_NAME = 16, 3, 1, 2
 
 WG_CMD_SET_DEVICE = 1
-WGDEVICE_A_IFNAME, WGDEVICE_A_PRIVATE_KEY, WGDEVICE_A_LISTEN_PORT, WGDEVICE_A_PEERS = 2, 3, 6, 8
+WGDEVICE_A_IFNAME, WGDEVICE_A_PRIVATE_KEY, WGDEVICE_A_LISTEN_PORT, WGDEVICE_A_FWMARK, WGDEVICE_A_PEERS = 2, 3, 6, 7, 8
 WGPEER_A_PUBLIC_KEY, WGPEER_A_PRESHARED_KEY, WGPEER_A_FLAGS, WGPEER_A_ENDPOINT = 1, 2, 3, 4
 WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, WGPEER_A_ALLOWEDIPS = 5, 9
 WGPEER_F_REMOVE_ME, WGPEER_F_REPLACE_ALLOWEDIPS = 1, 2
 WGALLOWEDIP_A_FAMILY, WGALLOWEDIP_A_IPADDR, WGALLOWEDIP_A_CIDR_MASK = 1, 2, 3
 
 # All peers of a message are in one attribute, whose length is a 16-bit number.
-MOST_PEERS = 60000
+MAX_PEERS_BYTES = 60000
 
 
 class WireGuard:
@@ -64,6 +64,7 @@ class WireGuard:
         private_key: str | None = None,
         listen_port: int | None = None,
         peers: Iterable[bytes] = (),
+        fwmark: int | None = None,
     ) -> None:
         """Change a WireGuard interface; what is not given stays.
 
@@ -72,6 +73,7 @@ class WireGuard:
             private_key: base64.
             listen_port: UDP port.
             peers: from :func:`peer` and :func:`no_peer`; the others stay as they are.
+            fwmark: the mark of the interface's own packets, 0 for none.
 
         Raises:
             NetworkError: the kernel refuses; the message has the interface and the reason.
@@ -81,6 +83,8 @@ class WireGuard:
             own += attribute(WGDEVICE_A_PRIVATE_KEY, key(private_key))
         if listen_port is not None:
             own += attribute(WGDEVICE_A_LISTEN_PORT, struct.pack("=H", listen_port))
+        if fwmark is not None:
+            own += attribute(WGDEVICE_A_FWMARK, struct.pack("=I", fwmark))
         for batch in _batches(peers):
             name = attribute(WGDEVICE_A_IFNAME, f"{interface}\0".encode())
             listed = attribute(WGDEVICE_A_PEERS | NLA_F_NESTED, batch) if batch else b""
@@ -188,7 +192,7 @@ def _batches(peers: Iterable[bytes]) -> Iterable[bytes]:
     batch = b""
     for one in peers:
         nested = attribute(NLA_F_NESTED, one)
-        if batch and len(batch) + len(nested) > MOST_PEERS:
+        if batch and len(batch) + len(nested) > MAX_PEERS_BYTES:
             yield batch
             batch = b""
         batch += nested

@@ -9,6 +9,7 @@ running program (the agent): their elements are neither compared nor touched. Th
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import _host
+from ._plan import Plan
 
 # Maps that let somebody pass, and what is of the moment. They are not carried from one table to the next: what the
 # program changed in between would be as it was, and nobody knew. The program fills them anew.
@@ -116,9 +118,10 @@ def redacted(listing: str) -> str:
     return re.sub(r"\bseed 0x[0-9a-f]+", "seed (hidden)", listing)
 
 
-def load(table: Table, wanted: str) -> None:
+def load(table: Table) -> None:
     """Make the live table the wanted one, in one transaction."""
     script = table.script(create_secrets=True)
+    wanted = expected([table], create_secrets=True)[table.name]
     owned = _with_elements(wanted)
     emptied = [
         f"flush {match['kind']} inet {table.name} {match['name']}\n"
@@ -146,6 +149,40 @@ def _anew(table: Table, script: str, wanted: str) -> str:
 
 def _with_elements(listing: str) -> set[str]:
     return {match["name"] for match in _SET.finditer(listing) if _ELEMENTS.search(match["body"])}
+
+
+def compare(tables: Sequence[Table], plan: Plan) -> None:
+    """The tables that are not as they are wanted, and their files."""
+    listings, here = expected(tables, create_secrets=False), live_tables()
+    for table in tables:
+        wanted = listings[table.name]
+        if not _host.in_place(table.path, table.script(create_secrets=False)):
+            plan.add(f"write {table.path}", step=functools.partial(_write, table))
+        found = comparable(here.get(table.name), wanted)
+        if found != wanted:
+            plan.add(
+                f"load nftables table {table.name}",
+                f"nftables table {table.name}",
+                redacted(found).splitlines(),
+                redacted(wanted).splitlines(),
+                functools.partial(load, table),
+            )
+
+
+def _write(table: Table) -> None:
+    _host.write(table.path, table.script(create_secrets=True))
+
+
+def compare_surplus(tables: Sequence[Table], plan: Plan) -> None:
+    """The tables that an earlier run has put on this host and that nobody wants."""
+    for name in sorted(set(recorded()) - {table.name for table in tables}):
+        text = f"nftables table {name}"
+        plan.add(f"remove {text}", text, [f"table inet {name}"], [], functools.partial(_remove, name))
+
+
+def _remove(name: str) -> None:
+    remove(name)
+    (TABLE_DIR / f"{name}.nft").unlink()
 
 
 def remove(name: str) -> None:

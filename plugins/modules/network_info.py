@@ -64,10 +64,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _network, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _link, _network, _record
 
 
-def describe(wanted: _wireguard.Link, live: _wireguard.Link | None) -> dict:
+def describe(wanted: _link.Link, live: _link.Link | None) -> dict:
     """What there is to say of one link."""
     here = live.peers if live else {}
     alive = {key: here[key] for key in wanted.peers if key in here and here[key].alive}
@@ -85,9 +85,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        last = _network.recorded()
+        last = _record.read()
         wanted = last.links if last else {}
-        live = _wireguard.live_links() if wanted else {}
+        live = _network.live_links() if wanted else {}
     except _host.NetworkError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

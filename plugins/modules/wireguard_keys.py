@@ -53,7 +53,7 @@ public_keys:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _keys
 
 
 def main() -> None:
@@ -65,16 +65,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path_of = _wireguard.next_key_path if module.params["rotate"] else _wireguard.key_path
+    path_of = _keys.next_key_path if module.params["rotate"] else _keys.key_path
     public_keys = {}
     changed = False
     try:
         for purpose in module.params["purposes"]:
             path = path_of(purpose)
-            public_keys[purpose] = _wireguard.public_key_of(path)
+            public_keys[purpose] = _keys.public_key_of(path)
             if not public_keys[purpose]:
                 changed = True
-                public_keys[purpose] = "" if module.check_mode else _wireguard.make_key(path)
+                public_keys[purpose] = "" if module.check_mode else _keys.make_key(path)
     except _host.NetworkError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed, public_keys=public_keys)

@@ -66,6 +66,9 @@ PACKET_MARKS = {
 """What a packet has been approved for: an answer by a forwarded port, a session of another server, a client's way from
 here or by an exit, and what comes back to either. All have the bit by which routing knows what was approved."""
 
+APPROVED_BIT = 0x4000_0000
+"""That bit."""
+
 KIND_MASK = 0xF000_0000
 """The top digit of a mark of a packet or of a flow: what kind it is."""
 

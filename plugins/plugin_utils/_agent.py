@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import _addressing, _links
+from . import _addressing, _links, _services
 
 # What agents take from each other: LEASES in exits.py of the agent.
 LEASES = range(5, 3601)
@@ -60,7 +60,7 @@ def config(
         "portal": [settings["portal_address"], settings["portal_address6"]],
         "portal_names": [each.lower() for each in portal_names],
         "forward_ports": [low, high],
-        "reserved_ports": [port for port in (settings["access_port"],) if low <= port <= high],
+        "reserved_ports": [port for port in _services.ports(fleet, name) if low <= port <= high],
         "control_interface": _addressing.CONTROL_INTERFACE,
         "access_interfaces": [_addressing.ACCESS_INTERFACE],
         "multihop_interface": _addressing.MULTIHOP_INTERFACE,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _install, _network, _nftables
+from ansible_collections.warren.vpn.plugins.module_utils import _install, _record, _sysctl
 
 SECRET, READABLE = 0o600, 0o644
 
@@ -20,14 +20,13 @@ def contents(parameters: Mapping[str, Any]) -> dict[Path, tuple[str, int]]:
     and ``@secret:<name>@`` stands where a server has a number that it makes for itself.
 
     Raises:
-        NetworkError: a link is not as it should be.
+        NetworkError: a part is not as it should be.
     """
-    wanted = _network.wanted_from(parameters)
-    tables = [_nftables.table_from(table) for table in wanted["tables"]]
+    network = _record.network_from(_record.data_from(parameters))
     return {
-        _network.STATE_FILE: (_network.state_text(wanted), SECRET),
-        **{table.path: (table.text, SECRET) for table in tables},
-        _host.SYSCTL_FILE: (_host.sysctl_file(wanted["sysctl"]), READABLE),
+        _record.STATE_FILE: (_record.text_of(network.data), SECRET),
+        **{table.path: (table.text, SECRET) for table in network.tables},
+        _sysctl.FILE: (_sysctl.file_text(network.sysctl), READABLE),
         **{
             file.path: (file.content, file.mode)
             for part in parameters["parts"]

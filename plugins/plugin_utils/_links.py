@@ -19,6 +19,22 @@ KEEPALIVE_SECONDS = 25
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
+# WireGuard has checked where a packet comes from (AllowedIPs), so a link whose packets need approval needs no check of
+# the source: it costs each packet a lookup in the routing table, which `accept_local` leaves out too. A host that has a
+# strict one on all interfaces finds the way back. Of two values the kernel takes the higher (ip-sysctl).
+GATED_SETTINGS = {"ipv4/rp_filter": "0", "ipv4/accept_local": "1"}
+
+# What comes back from an exit is from everywhere, and the main table knows other ways there.
+EXIT_SETTINGS = {"ipv4/rp_filter": "2"}
+
+# Where the routing rules stand: after the kernel's own table of local addresses (0), before what others use (tailscale
+# 5210, wg-quick 32764). The first sends every packet without a link's mark past those of links, so that their number
+# costs only packets that have one.
+PAST_LINKS, OF_LINKS, NO_LINK, APPROVED, NOT_APPROVED = range(4000, 4005)
+
+# Of two routes to one network the kernel takes the one with the lower metric: this is the last.
+LAST_METRIC = 0xFFFF_FFFF
+
 Fleet = Mapping[str, Any]
 
 
@@ -61,6 +77,7 @@ def control_mesh_link(fleet: Fleet, name: str) -> dict[str, Any]:
             "endpoint": endpoint(other["entry4"], port),
             "allowed_ips": [f"{other['control4']}/32", f"{other['control6']}/128"],
             "keepalive": KEEPALIVE_SECONDS,
+            "watched": True,
         }
         for other in servers.values()
         if other["id"] != here["id"] and "control_mesh" in other["keys"]
@@ -72,7 +89,7 @@ def control_mesh_link(fleet: Fleet, name: str) -> dict[str, Any]:
         "listen_port": port,
         "mtu": settings["mtu"],
         "group": _addressing.LINK_GROUPS["mesh"],
-        "gated": True,
+        "settings": GATED_SETTINGS,
         "addresses": [
             f"{here['control4']}/{settings['control_prefix'].partition('/')[2]}",
             f"{here['control6']}/{settings['control_prefix6'].partition('/')[2]}",
@@ -100,7 +117,7 @@ def access_link(fleet: Fleet, name: str) -> dict[str, Any]:
         "listen_port": settings["access_port"],
         "mtu": settings["mtu"],
         "group": _addressing.LINK_GROUPS["access"],
-        "gated": True,
+        "settings": GATED_SETTINGS,
         "addresses": [f"{settings['portal_address']}/32", f"{settings['portal_address6']}/128"],
         "routes": [
             {"destination": settings["client_prefix"]},
@@ -134,7 +151,6 @@ def remotes(fleet: Fleet, name: str) -> list[dict[str, Any]]:
         {
             "name": other["name"],
             "id": other["id"],
-            "interface": _addressing.link_interface(other["id"]),
             "mark": _addressing.link_mark(other["id"]),
             "port": _addressing.link_port(fleet["settings"]["link_port_base"], other["id"]),
         }
@@ -170,7 +186,7 @@ def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
         "name": _addressing.MULTIHOP_INTERFACE,
         "listen_port": settings["multihop_port"],
         "group": _addressing.LINK_GROUPS["session"],
-        "gated": True,
+        "settings": GATED_SETTINGS,
         "addresses": [],
         "routes": [{"destination": settings["session_pool"]}, {"destination": settings["session_pool6"]}],
         "peers": [
@@ -197,7 +213,7 @@ def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
                 "name": _addressing.link_interface(other["id"]),
                 "listen_port": _addressing.link_port(settings["link_port_base"], other["id"]),
                 "group": _addressing.LINK_GROUPS["exit"],
-                "mark": _addressing.link_mark(other["id"]),
+                "settings": EXIT_SETTINGS,
                 # The loose reverse path filter drops all that comes in where there is no address at all.
                 "addresses": [f"{settings['portal_address']}/32"],
                 "routes": [
@@ -216,6 +232,60 @@ def multihop_links(fleet: Fleet, name: str) -> list[dict[str, Any]]:
             for other in others
         ),
     ]
+
+
+def routing_rules(fleet: Fleet, name: str, role: str) -> list[dict[str, Any]]:
+    """The routing rules of a role on a server, which say a second time what firewall rules say: what may be forwarded.
+
+    What comes in by a link of the fleet goes on if a firewall rule has approved it by a mark; without that, or without
+    any firewall, it goes nowhere. Packets with a link's mark take the routes of that link's table, or none at all.
+
+    Args:
+        fleet: from ``_inventory.read``.
+        name: the server's inventory name.
+        role: ``control_mesh``, ``access`` or ``multihop``.
+    """
+    interfaces = {
+        "control_mesh": _addressing.CONTROL_INTERFACE,
+        "access": _addressing.ACCESS_INTERFACE,
+        "multihop": _addressing.MULTIHOP_INTERFACE,
+    }
+    interface = interfaces[role]
+    gate = [
+        {"priority": APPROVED, "iif": interface, "fwmark": _masked(_addressing.APPROVED_BIT), "table": "main"},
+        {"priority": NOT_APPROVED, "iif": interface, "action": "unreachable"},
+    ]
+    exits = remotes(fleet, name) if role == "multihop" else []
+    if not exits:
+        return gate
+    marks = _masked(_addressing.LINK_MARK_BASE, _addressing.KIND_MASK)
+    return [
+        *gate,
+        {"priority": NO_LINK, "fwmark": marks, "action": "unreachable"},
+        *(
+            {"priority": OF_LINKS, "fwmark": f"{exit_['mark']:#x}", "table": str(_addressing.link_table(exit_["id"]))}
+            for exit_ in exits
+        ),
+        {"priority": OF_LINKS, "fwmark": f"{_addressing.HOLD_MARK:#x}", "action": "blackhole"},
+        {"priority": PAST_LINKS, "not": True, "fwmark": marks, "action": f"goto {APPROVED}"},
+    ]
+
+
+def closed_routes(fleet: Fleet) -> list[dict[str, Any]]:
+    """Routes that lead nowhere, for all that goes by links only: while a link is away, what is meant for it must not
+    take the default route, where it would show the internet a tunnel address.
+
+    Args:
+        fleet: from ``_inventory.read``.
+    """
+    prefixes = ("control_prefix", "control_prefix6", "client_prefix", "client_prefix6", "session_pool", "session_pool6")
+    return [
+        {"destination": fleet["settings"][prefix], "type": "blackhole", "metric": LAST_METRIC} for prefix in prefixes
+    ]
+
+
+def _masked(mark: int, mask: int | None = None) -> str:
+    return f"{mark:#x}/{mask or mark:#x}"
 
 
 def _others(fleet: Fleet, name: str) -> list[Mapping[str, Any]]:

@@ -195,3 +195,18 @@ def test_the_agent_takes_no_host_of_a_request_but_its_header() -> None:
         assert not names & {"host", "url", "rel_url"}, (
             f"{path.name}: use request.headers, request.path or request.query"
         )
+
+
+PROSE = sorted(path for pattern in ("*.md", "docs/*.md", "lab/*.md", "roles/*/*.md") for path in ROOT.glob(pattern))
+# What a tool writes, code, tables, headings, and what has no place to break.
+NOT_WRAPPED = re.compile(
+    r"^<!-- ANSIBLE DOCSMITH .*? START -->$.*?^<!-- ANSIBLE DOCSMITH .*? END -->$"
+    r"|^ *```.*?^ *```$|^[|#<!].*?$|^\S{121,}$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in PROSE])
+def test_text_wraps_at_120(path: Path) -> None:
+    long = [line for line in NOT_WRAPPED.sub("", path.read_text()).splitlines() if len(line) > 120]
+    assert not long, "a diff of a paragraph that is one line shows nobody what has changed"

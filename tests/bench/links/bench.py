@@ -109,13 +109,15 @@ def rendered(peers: int, links: int, directory: Path) -> Path:
         (warren / f"keys/{purpose}.key").write_text(f"{text}\n")
     data = json.loads((warren / "network.json").read_text())
     # Of a larger fleet the mesh is what counts; its tables stay those of all servers.
-    others = [link for link in data["links"] if not link["name"].startswith("wg0mh-")]
-    data["links"] = others + [link for link in data["links"] if link["name"].startswith("wg0mh-")][:links]
-    mesh = next(link for link in data["links"] if link["name"] == "wg0ctl")
-    made = {"peers": len(mesh["peers"]), "links": sum(link["name"].startswith("wg0mh-") for link in data["links"])}
+    parts = {part["owner"]: part for part in data["parts"]}
+    exits = [link for link in parts["multihop"]["links"] if link["name"].startswith("wg0mh-")]
+    others = [link for link in parts["multihop"]["links"] if link not in exits]
+    parts["multihop"]["links"] = others + exits[:links]
+    (mesh,) = parts["control_mesh"]["links"]
+    made = {"peers": len(mesh["peers"]), "links": len(exits[:links])}
     if made != {"peers": peers, "links": links}:
         sys.exit(f"bench: rendered {made}")
-    data["packages"] = ["python3"]  # asking costs the same, and this machine need not have the agent's
+    parts["agent"]["packages"] = ["python3"]  # asking costs the same, and this machine need not have the agent's
     (warren / "network.json").write_text(json.dumps(data))
     mesh["peers"][7]["public_key"] = key()
     (directory / "changed.json").write_text(json.dumps(data))

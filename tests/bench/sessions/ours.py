@@ -26,7 +26,7 @@ PLAYBOOK = ROOT / ".venv/bin/ansible-playbook"
 AGENT = ROOT / "roles/agent/files"
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from module_utils import _network, _rules, _wireguard  # noqa: E402 - what places links and rules on a server
+from module_utils import _interfaces, _record, _rules, _sysctl  # noqa: E402 - what places links and rules on a server
 
 ADDRESSES = {
     "entry": (
@@ -112,8 +112,8 @@ class Server:
         told = [json.loads((self.etc / name).read_text()) for name in ("agent.json", "clients.json")]
         self.config = told[0] | told[1]
         network = json.loads((self.etc / "network.json").read_text())
-        self.settings = network["sysctl"]
-        self.links = {link["name"]: _wireguard.link_from(link) for link in network["links"]}
+        self.network = _record.network_from(network)
+        self.settings, self.links = self.network.sysctl, dict(self.network.links)
         self.process: subprocess.Popen | None = None
         self.sockets: dict[str, list[str]] = {}
 
@@ -123,11 +123,11 @@ class Server:
         for name in names:
             wanted = self.links[name]
             nothing = replace(wanted, addresses=(), routes=frozenset(), up=False, mtu=0, group=0)
-            for line in _wireguard.address_steps(wanted, nothing):
+            for line in _interfaces.steps(wanted, nothing):
                 lines["-6" if re.match(r"(address|route) \w+ \S*:", line) else "-4"].append(line)
-        settings = _network.of_links(self.links[name] for name in names) | self.settings
+        settings = _sysctl.of_links(self.links[name] for name in names) | self.settings
         self.spaces.run(self.space, "sysctl", "-qw", *(f"{key}={value}" for key, value in settings.items()))
-        rules = _rules.steps(_rules.wanted(self.links.values()), [])
+        rules = _rules.steps(self.network.rules, [])
         for family, steps in lines.items():
             self.spaces.ip(self.space, *steps, *rules[family], family=family)
 

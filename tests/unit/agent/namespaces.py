@@ -19,7 +19,7 @@ from typing import Any
 
 from warrend.conntrack import EXIT_KIND, OWN_KIND, handle
 
-from ansible_collections.warren.vpn.plugins.module_utils import _network, _nftables, _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _interfaces, _link, _nftables, _rules, _sysctl
 from ansible_collections.warren.vpn.plugins.plugin_utils import _links, _templates, _views
 
 CLONE_NEWNET = 0x4000_0000
@@ -169,6 +169,13 @@ class Tun:
         os.close(self._file)
 
 
+def rules_of(fleet: dict[str, Any], name: str) -> list[_rules.Rule]:
+    """The routing rules that a server's roles declare."""
+    roles = ["control_mesh", *(["access"] if fleet["servers"][name]["access"] else []), "multihop"]
+    data = [rule for role in roles for rule in _links.routing_rules(fleet, name, role)]
+    return [rule for each in data for rule in _rules.rules_from(each)]
+
+
 @contextmanager
 def router(fleet: dict[str, Any], name: str) -> Iterator[dict[str, Tun]]:
     """A server's tables, routes and interfaces: of clients, of links, and towards the internet (``uplink``)."""
@@ -178,17 +185,17 @@ def router(fleet: dict[str, Any], name: str) -> Iterator[dict[str, Tun]]:
         _links.control_mesh_link(fleet, name),
         *([_links.access_link(fleet, name)] if access else []),
     ]
-    links = [_wireguard.link_from(link) for link in listed]
+    links = [_link.link_from(link) for link in listed]
     for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/all/src_valid_mark"):
         Path("/proc/sys/net", setting).write_text("1")
     load_tables(fleet, name)
     tuns = {each: Tun(each) for each in (*(link.name for link in links), "uplink")}
     try:
-        nothing = _wireguard.Link("", "", "", 0, 1500, (), frozenset())
-        steps = [step for link in links for step in _wireguard.address_steps(link, nothing)]
-        _wireguard.apply_steps(steps)
-        _wireguard.batch(_rules.steps(_rules.wanted(links), []))
-        for key, value in _network.of_links(links).items():
+        nothing = _link.Link("", "", "", 0, 1500, (), frozenset())
+        steps = [step for link in links for step in _interfaces.steps(link, nothing)]
+        _interfaces.apply(steps)
+        _interfaces.batch(_rules.steps(rules_of(fleet, name), []))
+        for key, value in _sysctl.of_links(links).items():
             Path("/proc/sys", key).write_text(value)
         entry = fleet["servers"][name]
         for address in (entry["entry4"], entry["entry6"]):

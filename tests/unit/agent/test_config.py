@@ -27,7 +27,8 @@ from warrend.conntrack import (
 )
 
 from ansible_collections.warren.vpn.plugins.filter import agent_clients, agent_config
-from ansible_collections.warren.vpn.plugins.module_utils import _addressing, _agent, _links, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _interfaces
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing, _agent, _links
 
 
 def clients_text(read: dict[str, Any], slug: str = "ams") -> str:
@@ -53,7 +54,7 @@ def test_what_is_written_is_what_is_read(number: int, servers: int, small: bool,
         remotes = {remote["name"]: remote for remote in _links.remotes(read, name)}
         assert {other.name for other in told.servers.values()} == set(remotes)
         for other in told.servers.values():
-            assert other.interface == remotes[other.name]["interface"]
+            assert other.interface == _addressing.link_interface(remotes[other.name]["id"])
             assert other.mark == remotes[other.name]["mark"]
             assert other.public_key == read["servers"][other.name]["keys"]["multihop"]
             there = read["servers"][other.name]
@@ -266,7 +267,7 @@ def test_both_sides_mean_the_same_leases() -> None:
 
 
 def test_what_the_agent_knows_of_links_and_routes_is_what_the_engine_gives_them() -> None:
-    assert str(links.PROTOCOL) == _wireguard.ROUTE_PROTOCOL
+    assert str(links.PROTOCOL) == _interfaces.PROTOCOL
     assert {group >> 24 for group in _addressing.LINK_GROUPS.values()} == {links.GROUP_BYTE}
     assert {group & _addressing.LINK_GROUPS_MASK for group in _addressing.LINK_GROUPS.values()} == {
         _addressing.LINK_GROUPS_OURS

@@ -17,7 +17,8 @@ from warrend.conntrack import handle
 from warrend.kernel import Kernel, handshakes
 from warrend.tables import Key, Tables, TablesError, TablesGoneError, Value
 
-from ansible_collections.warren.vpn.plugins.module_utils import _rules, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _interfaces, _link, _rules
+from ansible_collections.warren.vpn.plugins.module_utils._plan import Plan
 from ansible_collections.warren.vpn.plugins.plugin_utils import _links
 
 ALICE: dict[Key, Value] = {
@@ -251,19 +252,43 @@ def test_without_anybody_who_knows_there_are_no_handshakes(tmp_path: Path, monke
     assert asyncio.run(handshakes()) is None
 
 
-@pytest.mark.parametrize("gated", ["before", "after"])
-def test_routing_rules_become_others(gated: str) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_routing_rules_become_others(order: int) -> None:
     """As when a release wants other ones: the first rule goes elsewhere then, which is the same rule to the kernel."""
-    links = [_wireguard.link_from(link) for link in _links.multihop_links(fleet(), "host-ams")]
-    rules = {
-        "before": _rules.wanted(links if gated == "before" else [replace(link, gated=False) for link in links]),
-        "after": _rules.wanted(links if gated == "after" else [replace(link, gated=False) for link in links]),
-    }
+    wanted = _links.routing_rules(fleet(), "host-ams", "multihop")
+    fewer = [{**rule, "action": "goto 4002"} if rule["priority"] == 4000 else rule for rule in wanted[2:]]
+    before, after = [[rule for data in listed for rule in _rules.rules_from(data)] for listed in (fewer, wanted)][
+        ::order
+    ]
     with fresh():
-        _wireguard.batch(_rules.steps(rules["before"], []))
-        missing = [rule for rule in rules["after"] if rule not in rules["before"]]
-        surplus = [rule for rule in rules["before"] if rule not in rules["after"]]
+        _interfaces.batch(_rules.steps(before, []))
+        missing, surplus = (
+            [rule for rule in after if rule not in before],
+            [rule for rule in before if rule not in after],
+        )
         assert missing
-        _wireguard.batch(_rules.steps(missing, surplus))
+        _interfaces.batch(_rules.steps(missing, surplus))
         live = [rule for rule in _rules.live() if "detached" not in rule.selector]
-        assert sorted(map(str, live)) == sorted(map(str, rules["after"]))
+        assert sorted(map(str, live)) == sorted(map(str, after))
+
+
+def test_routes_that_lead_nowhere_come_and_go() -> None:
+    """Those of each family as the kernel prints them, and one that another program has made is left alone."""
+    data = _links.closed_routes(fleet())
+    routes = [_link.route_from(route) for route in data]
+    with fresh():
+        command("ip", "route", "add", "blackhole", "198.51.100.0/24")
+        found = []
+        for wanted in (routes, routes, routes[1:], []):
+            plan = Plan()
+            _interfaces.compare_routes(wanted, plan)
+            plan.carry_out()
+            found.append(
+                (len(plan.actions), command("ip", "-4", "route", "show"), command("ip", "-6", "route", "show"))
+            )
+        assert [changes for changes, _four, _six in found] == [1, 0, 1, 1]
+        assert "blackhole 10.96.0.0/11 proto 119 metric 4294967295" in found[0][1]
+        assert found[0][2].count("blackhole") == 3
+        assert found[0][1].count("blackhole") == 4
+        assert found[2][1].count("blackhole") == 3
+        assert found[3][1].split() == ["blackhole", "198.51.100.0/24"]

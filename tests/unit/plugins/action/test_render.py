@@ -64,7 +64,7 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
     common = {
         "etc/sysctl.d/60-warren.conf", "etc/sysusers.d/warrend.conf", "etc/warren/agent.json",
         "etc/warren/clients.json", "etc/warren/network.json", f"{tables}/warren_control_mesh.nft",
-        f"{tables}/warren_path.nft",
+        f"{tables}/warren_path.nft", f"{units}/warren-endpoints.service", f"{units}/warren-endpoints.timer",
         f"{tables}/warren_wireguard.nft", f"{units}/warrend-restore.socket", f"{units}/warrend-restore@.service",
         f"{units}/nftables.service.d/warren.conf", f"{units}/warren-network.service",
         f"{units}/warren-shutdown.service", f"{units}/warren-wireguard-go@.service", f"{units}/warrend-backend.socket",
@@ -78,7 +78,10 @@ def test_every_server_of_the_run_gets_all_its_files(inventory: Path, tmp_path: P
         assert (server == "s3") == (found == common), "access is for its group only"
         assert (top / "etc/warren/network.json").stat().st_mode & 0o777 == 0o600
     recorded = json.loads((tmp_path / "all/s1/etc/warren/network.json").read_text())
-    mesh_link, access_link, arriving, *leaving = recorded["links"]
+    assert [part["owner"] for part in recorded["parts"]] == [
+        "server", "control_mesh", "access", "multihop", "packet_path", "agent",
+    ]  # fmt: skip
+    mesh_link, access_link, arriving, *leaving = [link for part in recorded["parts"] for link in part.get("links", [])]
     assert [peer["name"] for peer in mesh_link["peers"]] == ["s2", "s3"]
     assert [peer["name"] for peer in access_link["peers"]] == ["alice"]
     assert [peer["name"] for peer in arriving["peers"]] == ["s2", "s3"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _sysctl
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
@@ -51,15 +51,15 @@ def test_a_missing_command_is_named() -> None:
     ],
 )
 def test_where_a_setting_is(key: str, path: str) -> None:
-    assert _host.sysctl_path(key) == _host.PROC_SYS / path
+    assert _sysctl.path(key) == _sysctl.PROC_SYS / path
 
 
 def test_forwarding_keeps_the_route_that_a_router_advertised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_host, "PROC_SYS", tmp_path)
+    monkeypatch.setattr(_sysctl, "PROC_SYS", tmp_path)
     for interface, value in (("all", "1"), ("eth0", "1"), ("eth1", "0")):
         (tmp_path / "net/ipv6/conf" / interface).mkdir(parents=True)
         (tmp_path / "net/ipv6/conf" / interface / "accept_ra").write_text(f"{value}\n")
-    _host.sysctl_apply({"net.ipv6.conf.all.forwarding": "1"})
+    _sysctl.set_all({"net.ipv6.conf.all.forwarding": "1"})
     values = {path.parent.name: path.read_text().strip() for path in sorted(tmp_path.glob("net/ipv6/conf/*/accept_ra"))}
     assert values == {"all": "1", "eth0": "2", "eth1": "0"}
     assert (tmp_path / "net/ipv6/conf/all/forwarding").read_text() == "1"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _network, _wireguard
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _interfaces, _link, _network, _record
 
 KEY = "E0gQ1eCjVTz3vW6G9VCvmhdbVTWZGgrwTMNmVqGLSB0="
 PSK = "q83vEjRWeJC83vEjRWeJC83vEjRWeJC83vEjRWeJq80="
@@ -38,22 +38,22 @@ def data(**changes: Any) -> dict[str, Any]:
     }
 
 
-def peer(**changes: Any) -> _wireguard.Peer:
-    return replace(_wireguard.link_from(data()).peers[KEY], **changes)
+def peer(**changes: Any) -> _link.Peer:
+    return replace(_link.link_from(data()).peers[KEY], **changes)
 
 
 def test_plain_data_is_put_in_canonical_form() -> None:
     given = data(addresses=["FD57:0::1/64", "10.77.0.1/24"], routes=[{"destination": "10.97.0.1/11"}])
-    link = _wireguard.link_from(given)
+    link = _link.link_from(given)
     assert link.addresses == ("10.77.0.1/24", "fd57::1/64")
-    assert link.routes == {_wireguard.Route("10.96.0.0/11", "main")}
+    assert link.routes == {_link.Route("10.96.0.0/11")}
     assert link.peers[KEY].allowed_ips == ("10.77.0.2/32", "fd57::2/128")
 
 
 @pytest.mark.parametrize("wrong", [{"mtu": "much"}, {"addresses": "10.77.0.1/24"}, {"addresses": ["10.77.0.1/99"]}])
 def test_data_of_the_wrong_form_is_one_clear_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(_host.NetworkError, match="link wg0ctl is not as it should be"):
-        _wireguard.link_from(data(**wrong))
+        _link.link_from(data(**wrong))
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,16 @@ def test_an_endpoint_noted_by_a_run_that_died_is_not_taken_for_set(
     def wanted(endpoint: str) -> dict[str, Any]:
         link = data()
         link["peers"][0]["endpoint"] = endpoint
-        return {"version": "1.0.0", "sysctl": {}, "tables": [], "links": [link], "userspace": None}
+        return {"version": "1.0.0", "userspace": None, "parts": [{"owner": "mesh", "links": [link]}]}
 
-    monkeypatch.setattr(_network, "STATE_FILE", tmp_path / "network.json")
-    marked = {_network.UNFINISHED: True} if unfinished else {}
-    _network.STATE_FILE.write_text(_network.state_text({**wanted(noted), **marked}))
-    network = _network.network_from(wanted("198.51.100.12:20000"))
+    monkeypatch.setattr(_record, "STATE_FILE", tmp_path / "network.json")
+    marked = {_record.UNFINISHED: True} if unfinished else {}
+    _record.STATE_FILE.write_text(_record.text_of({**wanted(noted), **marked}))
+    network = _record.network_from(wanted("198.51.100.12:20000"))
     elsewhere = peer(endpoint="198.51.100.77:20000", handshake=int(time.time()))
-    live = _network._known({"wg0ctl": replace(network.links["wg0ctl"], peers={KEY: elsewhere})}, network)  # noqa: SLF001
+    last = _record.read()
+    assert last
+    live = _network._known({"wg0ctl": replace(network.links["wg0ctl"], peers={KEY: elsewhere})}, network, last)  # noqa: SLF001
     assert live["wg0ctl"].peers[KEY].like(network.links["wg0ctl"].peers[KEY]) == kept
 
 
@@ -100,36 +102,95 @@ def test_a_client_may_come_from_anywhere() -> None:
 
 
 def test_steps_touch_only_what_differs() -> None:
-    wanted = _wireguard.link_from(data(addresses=["10.77.0.1/24", "fd57::1/64"]))
-    assert _wireguard.address_steps(wanted, wanted) == []
+    wanted = _link.link_from(data(addresses=["10.77.0.1/24", "fd57::1/64"]))
+    assert _interfaces.steps(wanted, wanted) == []
     here = replace(
         wanted,
         mtu=1400,
         addresses=("10.77.0.9/24", "fd57::1/64"),
-        routes=frozenset({_wireguard.Route("10.0.0.0/8", "main")}),
+        routes=frozenset({_link.Route("10.0.0.0/8", "main")}),
     )
-    assert _wireguard.address_steps(wanted, here) == [
+    assert _interfaces.steps(wanted, here) == [
         "address delete 10.77.0.9/24 dev wg0ctl",
         "link set dev wg0ctl mtu 1420",
         "address add 10.77.0.1/24 dev wg0ctl",
-        "route delete 10.0.0.0/8 dev wg0ctl table main proto 119",
-        "route replace 10.96.0.0/11 dev wg0ctl table main proto 119",
+        "route delete 10.0.0.0/8 table main dev wg0ctl proto 119",
+        "route replace 10.96.0.0/11 table main dev wg0ctl proto 119",
     ]
 
 
 def test_a_link_that_is_down_gets_its_routes_again() -> None:
-    wanted = _wireguard.link_from(data())
-    assert _wireguard.address_steps(wanted, replace(wanted, up=False)) == [
+    wanted = _link.link_from(data())
+    assert _interfaces.steps(wanted, replace(wanted, up=False)) == [
         "link set dev wg0ctl up",
-        "route replace 10.96.0.0/11 dev wg0ctl table main proto 119",
+        "route replace 10.96.0.0/11 table main dev wg0ctl proto 119",
     ]
 
 
 def test_a_description_has_no_secret_and_tells_a_changed_one() -> None:
-    wanted = _wireguard.link_from(data())
+    wanted = _link.link_from(data())
     live = replace(wanted, peers={KEY: peer(preshared_key=PSK.replace("q", "r"))})
-    before, after = _network.describe(live), _network.describe(wanted, live)
+    before, after = _link.describe(live), _link.describe(wanted, live)
     assert PSK not in "\n".join(before + after)
     assert before != after
     assert "    pre-shared key set, another one" in after
-    assert _network.describe(wanted) == _network.describe(wanted, wanted)
+    assert _link.describe(wanted) == _link.describe(wanted, wanted)
+
+
+# --- peers that are known by a name
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_name"),
+    [
+        ("198.51.100.12:20000", False), ("[2001:db8::1]:20000", False), ("", False),
+        ("vpn.example.org:20000", True), ("12:20000", True),
+    ],
+)  # fmt: skip
+def test_an_endpoint_with_a_name(endpoint: str, is_name: bool) -> None:
+    assert _link.has_name(endpoint) == is_name
+
+
+@pytest.mark.parametrize(
+    ("here", "known", "endpoint"),
+    [
+        ("", ["192.0.2.1:1", "[2001:db8::1]:1"], "192.0.2.1:1"),
+        ("[2001:db8::1]:1", ["192.0.2.1:1", "[2001:db8::1]:1"], "[2001:db8::1]:1"),
+        ("192.0.2.9:1", ["192.0.2.1:1"], "192.0.2.1:1"),
+        ("192.0.2.9:1", [], "192.0.2.9:1"),
+        ("", [], ""),
+    ],
+)
+def test_a_peer_by_name_stays_where_it_is_or_goes_where_the_name_says(
+    here: str, known: list[str], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "addresses_of", lambda _endpoint: known)
+    link = _link.link_from(data(peers=[{"public_key": KEY, "allowed_ips": [], "endpoint": "vpn.example.org:1"}]))
+    live = replace(link, peers={KEY: replace(link.peers[KEY], endpoint=here)})
+    found = _network._with_addresses(link, live, ask_names=True)  # noqa: SLF001
+    assert found.peers[KEY].endpoint == endpoint
+    silent = _network._with_addresses(link, live, ask_names=False)  # noqa: SLF001
+    assert silent.peers[KEY].endpoint == here, "before the network is up nobody is asked"
+
+
+def test_a_name_is_resolved_for_both_families() -> None:
+    assert _link.addresses_of("localhost:7") in (
+        ["[::1]:7", "127.0.0.1:7"],
+        ["127.0.0.1:7", "[::1]:7"],
+        ["127.0.0.1:7"],
+    )
+    assert _link.addresses_of("no such name:7") == []
+
+
+# --- who has to answer after a change
+
+
+def test_a_watched_peer_is_asked_where_it_is_before_a_change_and_where_it_is_to_be_after_it() -> None:
+    now = int(time.time())
+    wanted = data(peers=[{**data()["peers"][0], "allowed_ips": ["10.78.0.2/32"], "watched": True}])
+    network = _record.network_from({"version": "1", "parts": [{"owner": "mesh", "links": [wanted]}]})
+    live = {"wg0ctl": replace(_link.link_from(data()), peers={KEY: peer(handshake=now)})}
+    assert _network._alive(live, network) == {"fra v4": "10.77.0.2", "fra v6": "fd57::2"}  # noqa: SLF001
+    assert _network.watched_addresses(network) == {"fra v4": "10.78.0.2"}
+    unwatched = _record.network_from({"version": "1", "parts": [{"owner": "mesh", "links": [data()]}]})
+    assert _network._alive(live, unwatched) == {}  # noqa: SLF001

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _network
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _record
 from ansible_collections.warren.vpn.plugins.plugin_utils import _contents
 
 LINK = {
@@ -22,8 +22,8 @@ def parameters(link: str) -> dict:
     unit = {"path": "/etc/systemd/system/x.service", "content": "[Unit]\n"}
     config = {"path": "/etc/x.conf", "content": "x\n", "mode": "640", "group": "x"}
     program = {"path": "/usr/lib/warren/x/y.py", "content": "pass\n"}
-    one = {"sysctl": {"net.ipv4.ip_forward": 1}, "tables": [TABLE], "files": [unit]}
-    other = {"links": [link], "packages": ["python3-x"], "files": [config, program]}
+    one = {"owner": "one", "sysctl": {"net.ipv4.ip_forward": 1}, "tables": [TABLE], "files": [unit]}
+    other = {"owner": "other", "links": [link], "packages": ["python3-x"], "files": [config, program]}
     return {"version": "1", "wireguard": "auto", "parts": [one, other]}
 
 
@@ -38,16 +38,22 @@ def test_text_and_mode_of_every_file() -> None:
     assert mode == 0o600
     assert not found
     assert json.loads(text) == {
-        "version": "1", "userspace": None, "sysctl": {"net.ipv4.ip_forward": "1"}, "tables": [TABLE], "links": [LINK],
-        "packages": ["python3-x"],
+        "version": "1", "userspace": None,
+        "parts": [
+            {"owner": "one", "files": ["/etc/systemd/system/x.service"], "sysctl": {"net.ipv4.ip_forward": "1"},
+             "tables": [TABLE]},
+            {"owner": "other", "files": ["/etc/x.conf", "/usr/lib/warren/x/y.py"], "links": [LINK],
+             "packages": ["python3-x"]},
+        ],
     }  # fmt: skip
 
 
 def test_each_peer_has_a_line_of_its_own() -> None:
-    text = _network.state_text({"links": [LINK, {**LINK, "peers": []}], "version": "1"})
+    data = {"version": "1", "parts": [{"owner": "x", "links": [LINK, {**LINK, "peers": []}]}, {"owner": "y"}]}
+    text = _record.text_of(data)
     assert [line.count('"allowed_ips"') for line in text.splitlines()].count(1) == 2
-    assert json.loads(text)["links"] == [LINK, {**LINK, "peers": []}]
-    assert json.loads(_network.state_text({"links": []})) == {"links": []}
+    assert json.loads(text) == data
+    assert json.loads(_record.text_of({"parts": []})) == {"parts": []}
 
 
 def test_a_link_that_is_not_json_is_refused() -> None:
@@ -59,4 +65,4 @@ def test_a_link_that_is_not_json_is_refused() -> None:
 def test_a_misspelt_key_is_refused(part: str) -> None:
     link = {**LINK, "endpont": "x"} if part == "link" else {**LINK, "peers": [{**LINK["peers"][0], "endpont": "x"}]}
     with pytest.raises(_host.NetworkError, match=r"link wg0ctl is not as it should be: .*it has no endpont"):
-        _network.network_from({"version": "1", "links": [link]})
+        _record.network_from({"version": "1", "parts": [{"owner": "x", "links": [link]}]})

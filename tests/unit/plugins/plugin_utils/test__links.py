@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.warren.vpn.plugins.plugin_utils import _inventory, _links
+from ansible_collections.warren.vpn.plugins.plugin_utils import _addressing, _inventory, _links
 
 SECRET = "a secret that is long enough, really"
 IDS = st.integers(min_value=1, max_value=4000)
@@ -60,6 +61,7 @@ def test_every_other_server_is_a_peer() -> None:
         "endpoint": "198.51.100.1:20000",
         "allowed_ips": ["10.77.0.1/32", "fd57:6172:7265:1::1/128"],
         "keepalive": 25,
+        "watched": True,
     }
 
 
@@ -142,7 +144,7 @@ def test_a_link_leads_to_each_exit() -> None:
         "listen_port": 21003,
         "mtu": 1420,
         "group": 0x57000002,
-        "mark": 0x70000003,
+        "settings": {"ipv4/rp_filter": "2"},
         "addresses": ["10.31.33.7/32"],
         "routes": [
             {"destination": "0.0.0.0/0", "table": "100003"},
@@ -165,7 +167,9 @@ def test_both_ends_of_a_link_agree() -> None:
     """What s1 uses towards s3 is what s3 expects of s1, and the other way round."""
     links = {name: _links.multihop_links(fleet(), name) for name in ("s1", "s3")}
     for here, there in (("s1", "s3"), ("s3", "s1")):
-        (leaving,) = (link for link in links[here] if link["peers"][0]["name"] == there and link.get("mark"))
+        (leaving,) = (
+            link for link in links[here] if link["peers"][0]["name"] == there and link["routes"][0].get("table")
+        )
         (expected,) = (peer for peer in links[there][0]["peers"] if peer["name"] == here)
         assert expected["public_key"] == leaving["public_key"]
         assert expected["preshared_key"] == leaving["peers"][0]["preshared_key"]
@@ -178,4 +182,52 @@ def test_a_server_without_clients_is_an_exit_only() -> None:
     assert "endpoint" not in _links.multihop_links(read, "s1")[0]["peers"][0], "it has no link towards s1"
     assert [link["name"] for link in _links.multihop_links(read, "s2")] == ["wg0mh"]
     assert _links.remotes(read, "s2") == []
-    assert [remote["interface"] for remote in _links.remotes(read, "s1")] == ["wg0mh-r2", "wg0mh-r3"]
+    assert [remote["id"] for remote in _links.remotes(read, "s1")] == [2, 3]
+
+
+def test_what_comes_in_by_a_link_of_the_fleet_needs_approval() -> None:
+    """In every role alike, and whatever is approved stands before what is not."""
+    for role, interface in (("control_mesh", "wg0ctl"), ("access", "wg0access"), ("multihop", "wg0mh")):
+        assert _links.routing_rules(fleet(), "s1", role)[:2] == [
+            {"priority": 4003, "iif": interface, "fwmark": "0x40000000/0x40000000", "table": "main"},
+            {"priority": 4004, "iif": interface, "action": "unreachable"},
+        ]
+
+
+def test_a_marked_packet_takes_its_links_table_or_none() -> None:
+    assert _links.routing_rules(fleet(), "s1", "multihop")[2:] == [
+        {"priority": 4002, "fwmark": "0x70000000/0xf0000000", "action": "unreachable"},
+        {"priority": 4001, "fwmark": "0x70000002", "table": "100002"},
+        {"priority": 4001, "fwmark": "0x70000003", "table": "100003"},
+        {"priority": 4001, "fwmark": "0x7fffffff", "action": "blackhole"},
+        {"priority": 4000, "not": True, "fwmark": "0x70000000/0xf0000000", "action": "goto 4003"},
+    ]
+
+
+def test_a_server_without_clients_has_no_link_with_a_mark() -> None:
+    read = fleet()
+    read["servers"]["s2"]["access"] = False
+    assert len(_links.routing_rules(read, "s2", "multihop")) == 2
+
+
+def test_all_marks_that_approve_have_the_bit_that_routing_asks_for() -> None:
+    assert all(mark & _addressing.APPROVED_BIT for mark in _addressing.PACKET_MARKS.values())
+
+
+def test_the_loose_reverse_path_check_is_for_what_comes_back_from_an_exit() -> None:
+    links = [_links.control_mesh_link(fleet(), "s1"), _links.access_link(fleet(), "s1")]
+    links += _links.multihop_links(fleet(), "s1")
+    found = {link["name"]: link["settings"]["ipv4/rp_filter"] for link in links}
+    assert found == {"wg0ctl": "0", "wg0access": "0", "wg0mh": "0", "wg0mh-r2": "2", "wg0mh-r3": "2"}
+
+
+def test_what_goes_by_links_only_never_takes_the_default_route() -> None:
+    """Every network that a link has a route or an address in."""
+    links = [_links.control_mesh_link(fleet(), "s1"), _links.access_link(fleet(), "s1")]
+    links += _links.multihop_links(fleet(), "s1")
+    closed = [ipaddress.ip_network(route["destination"]) for route in _links.closed_routes(fleet())]
+    routed = [route["destination"] for link in links for route in link["routes"] if "table" not in route]
+    routed += [address for link in links for address in link["addresses"] if not address.endswith(("/32", "/128"))]
+    for text in routed:
+        network = ipaddress.ip_interface(text).network
+        assert any(network.version == each.version and network.subnet_of(each) for each in closed), text

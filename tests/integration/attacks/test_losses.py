@@ -32,7 +32,8 @@ def placed(fleet, server):
             f"priority {priority} {selector}".replace("goto", "goto") if "goto" not in rule else f"priority {priority}"
         )
         found[f"rule {priority}: {selector}"] = f"ip rule del {words}; ip -6 rule del {words}"
-    links = json.loads(fleet.sh(server, "cat /etc/warren/network.json"))["links"]
+    parts = json.loads(fleet.sh(server, "cat /etc/warren/network.json"))["parts"]
+    links = [link for part in parts for link in part.get("links", [])]
     for link in links:
         found[f"link {link['name']}"] = f"ip link delete {link['name']}"
         found[f"group of {link['name']}"] = f"ip link set {link['name']} group 0"
@@ -42,6 +43,9 @@ def placed(fleet, server):
             found[f"route {route['destination']} in {table}"] = (
                 f"ip {family} route del {route['destination']} dev {link['name']} table {table}"
             )
+    for route in (route for part in parts for route in part.get("routes", [])):
+        words = f"{route['type']} {route['destination']} metric {route['metric']}"
+        found[f"route {words}"] = f"ip {'-6' if ':' in words else '-4'} route del {words}"
     tables = {route["table"] for link in links for route in link["routes"] if "table" in route}
     for table in sorted(tables):
         found[f"routing table {table}"] = f"ip route flush table {table}; ip -6 route flush table {table}"

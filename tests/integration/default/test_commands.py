@@ -73,7 +73,7 @@ def test_a_check_run_says_what_the_next_run_does(fleet, mending):
 
 def test_the_diff_shows_what_differed(mending):
     for run in (mending["check"], mending["real"]):
-        assert "+link wg0ctl" in run.text
+        assert "+++ after: link wg0ctl" in run.text
         assert re.search(
             r"-  mtu 1300, group 0x57000001, up\n.*\+  mtu 1420, group 0x57000001, up", run.text, re.DOTALL
         )

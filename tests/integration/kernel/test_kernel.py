@@ -18,8 +18,8 @@ import base64, contextlib, json, os, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, "/usr/lib/warren")
-from warren_network import _netlink, _wireguard
-from warren_network._wireguard import Link, Peer
+from warren_network import _keys, _netlink, _wireguard
+from warren_network._link import Link, Peer
 def key(number): return base64.b64encode(number.to_bytes(32, "big")).decode()
 def peer(number, **more):
     settings = dict(preshared_key=key(number + 5000), endpoint=f"100.80.{number // 250}.{number % 250 + 1}:20001",
@@ -31,7 +31,7 @@ def dump(name):
     own, peers = fields[0], sorted([f[0], f[1], f[2], sorted(f[3].split(",")), f[7]] for f in fields[1:])
     return [own[0] != "(none)", own[2], peers]
 Path("/tmp/twin.key").write_text(subprocess.run(["wg", "genkey"], capture_output=True, text=True).stdout)
-_wireguard.key_path = lambda purpose: Path("/tmp/twin.key")
+_keys.key_path = lambda purpose: Path("/tmp/twin.key")
 for name in ("net", "tool"): subprocess.run(["ip", "link", "add", name, "type", "wireguard"], check=True)
 first = {p.public_key: p for p in [peer(n) for n in range(700)]}
 second = dict(first)

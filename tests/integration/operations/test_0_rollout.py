@@ -9,7 +9,7 @@ A_CLIENT = [
     "write /etc/warren/clients.json",
     "write /etc/warren/network.json",
     "change link wg0access",
-    "restart warrend.service",
+    "reload warrend.service",
 ]
 
 

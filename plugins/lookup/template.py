@@ -29,7 +29,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: >-
       {{ lookup('warren.vpn.template', 'control_mesh/etc/warren/nftables.d/warren_control_mesh.nft.j2',
-         server=warren_fleet | warren.vpn.control_mesh_view(inventory_hostname), tcp_ports=[]) }}
+         server=warren_fleet | warren.vpn.view(inventory_hostname, 'control_mesh'), tcp_ports=[]) }}
 """
 
 RETURN = r"""

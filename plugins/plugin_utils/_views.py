@@ -8,7 +8,7 @@ A view takes the fleet from ``_inventory.read`` and a server's inventory name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _addressing, _services
@@ -62,6 +62,15 @@ def agent(fleet: Fleet, server: str) -> View:
         **_some(fleet["settings"], "backend_port", "portal_address", "portal_address6"),
         **_some(fleet["servers"][server], "access", "control4", "control6"),
     }
+
+
+VIEWS: Mapping[str, Callable[[Fleet, str], View]] = {
+    "control_mesh": control_mesh,
+    "wireguard": wireguard,
+    "packet_path": packet_path,
+    "agent": agent,
+}
+"""By system."""
 
 
 def _some(values: Mapping[str, Any], *names: str) -> View:

@@ -46,7 +46,8 @@ CASES = [
     ("host_roles", (GROUPS, "fra"), ["control_mesh", "access", *ROLES[1:]], (7, "ams"), ""),
     ("host_roles", (GROUPS, "fra", "verify"), ["control_mesh", "agent"], (7, "ams"), ""),
     ("host_roles", (GROUPS, "web"), [], (7, "ams"), ""),
-    ("wireguard_view", (), None, (FLEET, "old"), "old is not a server of the fleet"),
+    ("view", (), None, (FLEET, "old", "agent"), "old is not a server of the fleet"),
+    ("view", (), None, (FLEET, "ams", "old"), "system = old: there are control_mesh, wireguard, packet_path, agent"),
     ("access_link", (), None, ("{}", "ams"), "ams is not a server of the fleet"),
 ]  # fmt: skip
 

@@ -281,9 +281,13 @@ def test_an_error_about_a_neighbours_flow_does_not_reach_the_neighbour(fleet, ve
         exit4 = fleet.ctl("ams", "start", "carol", "nyc")["exit4"]
         fleet.ctl("ams", "start", "alice", "nyc")
         assert exit4
-    fleet.python("carol", ASK, fleet.web(version), "9998", "7200")
-    listing = fleet.sh(where, f"conntrack -L -f ipv{version} -p udp --dport 9998 2>/dev/null")
-    address, port = re.search(r"src=\S+ dst=(\S+) sport=9998 dport=(\d+)", listing).groups()
+
+    def flow():
+        fleet.python("carol", ASK, fleet.web(version), "9998", "7200")
+        listing = fleet.sh(where, f"conntrack -L -f ipv{version} -p udp --dport 9998 2>/dev/null")
+        return re.search(r"src=\S+ dst=(\S+) sport=9998 dport=(\d+)", listing)
+
+    address, port = fleet.wait_for(flow, "carol's flow is there").groups()
     script = RAW + (
         "source, port, to, to_port = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])\n"
         "for target in (source, to):\n"

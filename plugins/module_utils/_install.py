@@ -246,9 +246,14 @@ def compare_surplus(network: Network, last: Network, plan: Plan) -> None:
     directories = set(map(Path, last.named("directories"))) - set(map(Path, network.named("directories")))
     for path in sorted({*directories, *ours}):
         if path.exists():
-            plan.add(f"remove {path}", str(path), [str(path)], [], functools.partial(shutil.rmtree, path))
+            plan.add(f"remove {path}", str(path), [str(path)], [], functools.partial(_remove_tree, path))
     if any(UNIT_DIR in path.parents for path in gone):
         plan.then(_reload_systemd)
+
+
+def _remove_tree(path: Path) -> None:
+    if path.exists():  # it goes with the last file in it
+        shutil.rmtree(path)
 
 
 def _remove_user(name: str) -> None:

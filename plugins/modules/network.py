@@ -42,7 +42,7 @@ options:
   parts:
     description:
       - What to place, in this order. Together they are all of it, unless O(only) is set.
-      - Without any, all that earlier calls placed is taken away again, but for packages.
+      - Without any, all that earlier calls placed is taken away again. Packages are left to the caller.
     type: list
     elements: dict
     default: []
@@ -373,10 +373,11 @@ class Run:
                 "an earlier version of the collection placed this host's network, and noted no owners. "
                 "Run site.yml once for this host, and then again what was to be removed."
             )
+        missing = _network.missing_commands(wanted)
         if wanted.parts:
-            self.missing = _network.missing_commands(wanted) + _host.not_installed(wanted.named("packages"))
-        if self.missing:
-            return wanted, set()
+            self.missing = missing + _host.not_installed(wanted.named("packages"))
+        if missing or self.missing:
+            return wanted, set()  # without these commands there is nothing that could be taken away either
         alive = self.compare(wanted, last)
         expected = _health.lost_before()
         if self.actions and not self.check_mode:

@@ -110,7 +110,7 @@ def test_a_file_that_a_service_reads_again_reloads_it(part: dict, host: dict) ->
 
 # --- what nobody declares any more
 
-PACKAGED = ("units", "programs", "etc")
+PACKAGED = ("units", "etc")
 
 
 def network(*parts: dict) -> _record.Network:
@@ -180,7 +180,6 @@ def test_a_program_of_an_earlier_version_goes(places: Path, monkeypatch: pytest.
     actions, _ran = removed(network({"owner": "x"}), _record.EMPTY, monkeypatch)
     assert actions == [f"remove {old}"]
     assert not old.parent.exists()
-    assert (places / "programs").exists(), "a package has it"
     assert engine.exists()
     assert (places / "units/theirs.service").exists()
 
@@ -188,14 +187,11 @@ def test_a_program_of_an_earlier_version_goes(places: Path, monkeypatch: pytest.
 def test_with_nothing_declared_nothing_stays(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (places / "etc/keys").mkdir()
     (places / "programs/engine").mkdir()
+    (places / "programs/engine/_host.py").touch()
     last = network({"owner": "x", "users": ["warrend"], "services": [{"name": "x.service"}]})
     actions, ran = removed(network(), last, monkeypatch)
-    assert actions == [
-        "stop x.service",
-        "remove user warrend",
-        f"remove {places / 'etc'}",
-        f"remove {places / 'programs'}",
-    ]
+    gone = [f"remove {places / name}" for name in ("etc", "programs")]
+    assert actions == ["stop x.service", f"remove {places / 'programs/engine/_host.py'}", "remove user warrend", *gone]
     assert "userdel warrend" in ran
     assert not (places / "etc").exists()
     assert not (places / "programs").exists()

@@ -99,7 +99,7 @@ def compare(network: Network, plan: Plan, ask_names: bool) -> dict[str, str]:
         )
     found = _sysctl.found(network.sysctl, last.sysctl, last.found)
     network = _with_found(network, found)
-    _sysctl.compare(network.sysctl, plan)
+    _sysctl.compare({**_sysctl.listening(found), **network.sysctl}, plan)
     _sysctl.compare_file(network.sysctl, plan)
     _nftables.compare(network.tables, plan)
     _rules.compare(network.rules, plan)

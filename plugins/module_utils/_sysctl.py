@@ -41,13 +41,29 @@ def found(wanted: Mapping[str, str], last: Mapping[str, str], before: Mapping[st
             noted nothing, and stays unknown.
         before: what is on record as found.
     """
-    noted = {key: value for key, value in before.items() if key in wanted or path(key).name == "accept_ra"}
+    noted = {key: value for key, value in before.items() if key in wanted or _is_listening(key)}
     noted.update(live(key for key in wanted if key not in last and key not in before))
     if FORWARDING6 in wanted and FORWARDING6 not in last:
         noted.update(dict.fromkeys(_advertised_to(), "1"))
     elif FORWARDING6 not in wanted:
         noted = {key: value for key, value in noted.items() if key in wanted}
     return noted
+
+
+def listening(found: Iterable[str]) -> dict[str, str]:
+    """What keeps a host's IPv6 default route where router advertisements bring it.
+
+    A host that forwards stops listening to them (Documentation/networking/ip-sysctl: accept_ra), and loses the route in
+    time. The interfaces that listened before go on, after a boot too.
+
+    Args:
+        found: the settings that were found before, which have those of these interfaces.
+    """
+    return {key: "2" for key in found if _is_listening(key) and path(key).exists()}
+
+
+def _is_listening(key: str) -> bool:
+    return path(key).name == "accept_ra"
 
 
 def compare(wanted: Mapping[str, str], plan: Plan) -> None:
@@ -60,7 +76,7 @@ def compare(wanted: Mapping[str, str], plan: Plan) -> None:
             "kernel settings",
             [f"{key} = {here.get(key, 'unknown')}" for key in differing],
             [f"{key} = {value}" for key, value in differing.items()],
-            lambda: set_all(differing),
+            lambda: _write(differing),
         )
 
 
@@ -73,7 +89,7 @@ def give_back(last: Mapping[str, str], before: Mapping[str, str], kept: Mapping[
         kept: what stays on record as found.
     """
     gone = {key: value for key, value in before.items() if key not in kept}
-    ours = {key: last.get(key, "2") for key in gone}  # the rest is accept_ra, see set_all
+    ours = {key: last.get(key, "2") for key in gone}  # the rest is accept_ra, see listening
     here = live(gone)
     due = {key: value for key, value in gone.items() if here.get(key) == ours[key] != value}
     if due:
@@ -106,20 +122,6 @@ def of_links(links: Iterable[_link.Link]) -> dict[str, str]:
             family, _slash, name = key.partition("/")
             settings[f"net/{family}/conf/{link.name}/{name}"] = value
     return settings
-
-
-def set_all(settings: Mapping[str, str]) -> None:
-    """Give the running kernel these settings.
-
-    A host that learns its IPv6 default route from router advertisements stops listening to them once it forwards
-    (Documentation/networking/ip-sysctl: accept_ra), and loses the route in time: its interfaces go on listening.
-
-    Raises:
-        NetworkError: the kernel refuses; the message has the setting and the reason.
-    """
-    if settings.get(FORWARDING6) == "1":
-        _write(dict.fromkeys(_advertised_to(), "2"))
-    _write(settings)
 
 
 def _write(settings: Mapping[str, str]) -> None:

@@ -52,14 +52,3 @@ def test_a_missing_command_is_named() -> None:
 )
 def test_where_a_setting_is(key: str, path: str) -> None:
     assert _sysctl.path(key) == _sysctl.PROC_SYS / path
-
-
-def test_forwarding_keeps_the_route_that_a_router_advertised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sysctl, "PROC_SYS", tmp_path)
-    for interface, value in (("all", "1"), ("eth0", "1"), ("eth1", "0")):
-        (tmp_path / "net/ipv6/conf" / interface).mkdir(parents=True)
-        (tmp_path / "net/ipv6/conf" / interface / "accept_ra").write_text(f"{value}\n")
-    _sysctl.set_all({"net.ipv6.conf.all.forwarding": "1"})
-    values = {path.parent.name: path.read_text().strip() for path in sorted(tmp_path.glob("net/ipv6/conf/*/accept_ra"))}
-    assert values == {"all": "1", "eth0": "2", "eth1": "0"}
-    assert (tmp_path / "net/ipv6/conf/all/forwarding").read_text() == "1"

@@ -33,7 +33,7 @@ def values() -> list[str]:
 def run(wanted: dict[str, str], last: dict[str, str], before: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """What a run does, and what is on record as found then."""
     plan, found = Plan(), _sysctl.found(wanted, last, before)
-    _sysctl.compare(wanted, plan)
+    _sysctl.compare({**_sysctl.listening(found), **wanted}, plan)
     _sysctl.give_back(last, before, found, plan)
     plan.carry_out()
     return plan.actions, found
@@ -71,3 +71,21 @@ def test_what_an_earlier_version_set_is_not_guessed(kernel: Path) -> None:
     assert found == {}
     assert run({}, {FORWARD4: "1"}, found) == ([], {})
     assert values()[0] == "1"
+
+
+def test_forwarding_keeps_the_route_that_a_router_advertised(kernel: Path) -> None:
+    """After a boot too, when forwarding is on before anybody looks, and where an interface is gone."""
+    for interface, value in (("all", "1"), ("default", "1"), ("eth1", "0"), ("eth2", "1")):
+        (kernel / "net/ipv6/conf" / interface).mkdir(exist_ok=True)
+        (kernel / "net/ipv6/conf" / interface / "accept_ra").write_text(f"{value}\n")
+
+    def accepted() -> dict[str, str]:
+        return {path.parent.name: path.read_text().strip() for path in kernel.glob("net/ipv6/conf/*/accept_ra")}
+
+    _actions, found = run(WANTED, {}, {})
+    assert accepted() == {"all": "1", "default": "1", "eth0": "2", "eth1": "0", "eth2": "2"}
+    (kernel / "net/ipv6/conf/eth0/accept_ra").write_text("1\n")
+    (kernel / "net/ipv6/conf/eth2/accept_ra").unlink()
+    assert run(WANTED, WANTED, found) == (["set kernel settings"], found)
+    assert accepted()["eth0"] == "2"
+    assert run(WANTED, WANTED, found) == ([], found)

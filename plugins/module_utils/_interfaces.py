@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import _host
 from ._link import Link, Route, dicts, network
@@ -29,9 +29,8 @@ def alias(link: Link) -> str:
     return " ".join([ALIAS, link.purpose, *([link.kind] if link.kind != Link.kind else [])])
 
 
-def live() -> dict[str, Link]:
-    """The links of this host that are ours, by name, without what only their kind knows."""
-    routes = _routes()
+def live(routes: Mapping[str, Iterable[Route]]) -> dict[str, Link]:
+    """The links of this host that are ours, by name, with their routes and without what only their kind knows."""
     return {
         name: _link(name, data, frozenset(routes.get(name, ())))
         for name, data in _all().items()
@@ -86,9 +85,9 @@ def _addresses(data: Mapping[str, object]) -> tuple[str, ...]:
     )
 
 
-def compare_routes(wanted: Sequence[Route], plan: Plan) -> None:
+def compare_routes(wanted: Sequence[Route], live_routes: Mapping[str, Iterable[Route]], plan: Plan) -> None:
     """The routes of no link that are missing, or that nobody wants any more."""
-    here = {route for routes in _routes().values() for route in routes if route.type}
+    here = {route for routes in live_routes.values() for route in routes if route.type}
     missing, surplus = [route for route in wanted if route not in here], sorted(here - set(wanted), key=str)
     if missing or surplus:
         lines = [f"route {verb} {route} proto {PROTOCOL}" for verb, routes in (("add", missing), ("delete", surplus))
@@ -97,7 +96,7 @@ def compare_routes(wanted: Sequence[Route], plan: Plan) -> None:
         plan.add("set routes", "routes", before, after, lambda: apply(lines))
 
 
-def _routes() -> dict[str, set[Route]]:
+def routes_by_interface() -> dict[str, set[Route]]:
     """The routes that are ours, by interface; the kernel names one for those that lead nowhere too, or none."""
     routes: dict[str, set[Route]] = {}
     for family in ("-4", "-6"):

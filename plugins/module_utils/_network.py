@@ -10,7 +10,7 @@ boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,9 @@ from ._record import Network
 KINDS = {_link.WIREGUARD: _wireguard}
 
 
-def live_links() -> dict[str, _link.Link]:
-    """The links of this host that are ours, as they are now, by name."""
-    links = _interfaces.live()
+def live_links(routes: Mapping[str, Iterable[_link.Route]]) -> dict[str, _link.Link]:
+    """The links of this host that are ours, as they are now, by name; see ``_interfaces.routes_by_interface``."""
+    links = _interfaces.live(routes)
     for kind, maker in KINDS.items():
         links.update(maker.complete({name: link for name, link in links.items() if link.kind == kind}))
     return links
@@ -82,7 +82,8 @@ def compare(network: Network, plan: Plan, ask_names: bool) -> dict[str, str]:
         NetworkError: something is in the way; the message has the remedy.
     """
     last = _record.read() or _record.EMPTY
-    live = _known(live_links(), network, last)
+    routes = _interfaces.routes_by_interface()
+    live = _known(live_links(routes), network, last)
     _refuse_foreign(network, live, last)
     links = {name: _with_addresses(link, live.get(name), ask_names) for name, link in network.links.items()}
     for link in network.links.values():
@@ -103,7 +104,7 @@ def compare(network: Network, plan: Plan, ask_names: bool) -> dict[str, str]:
     _sysctl.compare_file(network.sysctl, plan)
     _nftables.compare(network.tables, plan)
     _rules.compare(network.rules, plan)
-    _interfaces.compare_routes(network.routes, plan)
+    _interfaces.compare_routes(network.routes, routes, plan)
     _compare_links(network, links, live, plan)
     _nftables.compare_surplus(network.tables, plan)
     _sysctl.give_back(last.sysctl, last.found, found, plan)

@@ -144,7 +144,8 @@ def configure(pairs: Sequence[tuple[Link, Link]]) -> None:
     Args:
         pairs: of each link, what is wanted and what is live.
     """
-    in_userspace = {name for name, link in _interfaces.live().items() if link.userspace} if pairs else set()
+    # Userspace WireGuard makes a TUN device, which has this file.
+    in_userspace = {wanted.name for wanted, _here in pairs if Path("/sys/class/net", wanted.name, "tun_flags").exists()}
     in_kernel = [(wanted, here) for wanted, here in pairs if wanted.name not in in_userspace]
     if in_kernel:
         with contextlib.closing(_netlink.WireGuard()) as kernel:

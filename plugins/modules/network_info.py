@@ -64,7 +64,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.warren.vpn.plugins.module_utils import _host, _link, _network, _record
+from ansible_collections.warren.vpn.plugins.module_utils import _host, _interfaces, _link, _network, _record
 
 
 def describe(wanted: _link.Link, live: _link.Link | None) -> dict:
@@ -87,7 +87,7 @@ def main() -> None:
     try:
         last = _record.read()
         wanted = last.links if last else {}
-        live = _network.live_links() if wanted else {}
+        live = _network.live_links(_interfaces.routes_by_interface()) if wanted else {}
     except _host.NetworkError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -8,7 +8,7 @@ import re
 FIND = (
     "journalctl --no-pager | grep -cF -- {0} || true; "
     "grep -rlaF -- {0} /var/lib /var/log /etc/warren /run --exclude-dir=journal --exclude-dir=host 2>/dev/null "
-    "| grep -vE '^/(etc/warren/(agent|network).json|run/captured)' || true"
+    "| grep -vE '^/(etc/warren/(agent|clients|network).json|run/captured)' || true"
 )
 
 

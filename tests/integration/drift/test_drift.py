@@ -70,6 +70,7 @@ ROUNDS = [
         "private key changed": ("ams", "wg genkey | wg set wg0access private-key /dev/stdin", CLI),
         "client removed": ("fra", f"wg set wg0access peer {CLIENT} remove", CLI),
         "exit's route removed": ("ams", "ip route del default table 100002", "change link wg0mh-r2"),
+        "closed route removed": ("ams", "ip route del blackhole 10.96.0.0/11 metric 4294967295", "set routes"),
         "session prefix changed": ("fra", f"wg set wg0mh peer {SESSIONS} allowed-ips 10.9.9.9/32", "change link wg0mh"),
         "agent not started at boot": ("fra", "systemctl disable warrend.service", "enable warrend.service"),
         "userspace stopped": ("fra", "systemctl stop warren-wireguard-go@wg0ctl.service", "make link wg0ctl"),

@@ -19,7 +19,7 @@ IFNAME, GROUP, RULE_PROTOCOL = 3, 27, 21
 UP = 0x1
 
 PROTOCOL = 119
-"""Of the routes and rules that are the collection's (see ``_wireguard.py`` of the engine)."""
+"""Of the routes and rules that are the collection's (see ``_interfaces.py`` of the engine)."""
 
 GROUP_BYTE = 0x57
 """The first byte of the device groups of its links."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def _peer(fields: Sequence[str]) -> Peer:
 # --- making and changing -------------------------------------------------------------------------------------------
 
 
-def runs_in_userspace(links: Iterable[Link], chosen: bool | None) -> bool:
+def runs_in_userspace(links: Sequence[Link], chosen: bool | None) -> bool:
     """Whether links that have to be made are made in userspace.
 
     Args:
@@ -71,15 +71,15 @@ def runs_in_userspace(links: Iterable[Link], chosen: bool | None) -> bool:
     """
     if chosen is not None:
         return chosen
-    return any(True for _link in links) and not kernel_has_wireguard()
+    return bool(links) and not kernel_has_wireguard()
 
 
-def missing_packages(links: Iterable[Link], chosen: bool | None) -> list[str]:
+def missing_packages(links: Sequence[Link], chosen: bool | None) -> list[str]:
     """The Debian packages without which these links cannot be made; see :func:`runs_in_userspace`."""
-    missing = _host.missing_packages({"wg": "wireguard-tools"})
-    return missing + (
-        _host.missing_packages({"wireguard-go": "wireguard-go"}) if runs_in_userspace(links, chosen) else []
-    )
+    needed = {"wg": "wireguard-tools"} if links else {}
+    if links and runs_in_userspace(links, chosen):
+        needed["wireguard-go"] = "wireguard-go"
+    return _host.missing_packages(needed)
 
 
 def kernel_has_wireguard() -> bool:

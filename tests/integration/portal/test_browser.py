@@ -46,7 +46,7 @@ def leaves_from(fleet, page, server):
     page.goto(here)
 
 
-def says(page, text, timeout=5000):
+def says(page, text, timeout=20000):
     """Assert what the page says of where the client is."""
     expect(page.locator(".state")).to_contain_text(text, timeout=timeout)
 

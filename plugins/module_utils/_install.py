@@ -219,8 +219,14 @@ def compare_surplus_services(network: Network, last: Network, plan: Plan) -> Non
     kept = set(network.named("services"))
     for name in last.named("services"):
         if name not in kept:
-            step = functools.partial(_host.attempt, ["systemctl", "disable", "--now", "--quiet", name])
-            plan.add(f"stop {name}", name, [f"unit {name} enabled"], [], step)
+            plan.add(f"stop {name}", name, [f"unit {name} enabled"], [], functools.partial(_stop, name))
+
+
+def _stop(name: str) -> None:
+    result = _host.attempt(["systemctl", "stop", name])
+    if result.returncode not in (0, 5):  # 5: there is no such unit (systemctl(1))
+        raise _host.NetworkError(f"{name} does not stop: {result.stderr.strip()}. See journalctl --unit {name}")
+    _host.attempt(["systemctl", "disable", "--quiet", name])
 
 
 def compare_surplus(network: Network, last: Network, plan: Plan) -> None:

@@ -62,6 +62,7 @@ def restore(plan: Plan, ask_names: bool = False) -> bool:
         if missing:
             raise _host.NetworkError(f"not installed: {' '.join(missing)}")
         compare(network, plan, ask_names)
+        note(network, plan)
         plan.carry_out()
         return True
 
@@ -105,9 +106,9 @@ def compare(network: Network, plan: Plan, ask_names: bool) -> dict[str, str]:
     _nftables.compare(network.tables, plan)
     _rules.compare(network.rules, plan)
     _interfaces.compare_routes(network.routes, routes, plan)
-    _compare_links(network, links, live, plan)
+    _compare_links(network, last, links, live, plan)
     _nftables.compare_surplus(network.tables, plan)
-    _sysctl.give_back(last.sysctl, last.found, found, plan)
+    _sysctl.give_back({**last.sysctl, **(last.leaving.sysctl or {})}, last.found, found, plan)
     _sysctl.compare(_sysctl.of_links(network.links.values()), plan)
     return _alive(live, network)
 
@@ -191,14 +192,23 @@ def _with_addresses(link: _link.Link, live: _link.Link | None, ask_names: bool) 
     return replace(link, peers={**link.peers, **peers}) if peers else link
 
 
+def note(network: Network, plan: Plan) -> None:
+    """Put what is wanted on record, once all else is done; what it says of kernel settings is found out again."""
+    if not network.parts:
+        return
+    last = _record.read() or _record.EMPTY
+    text = _record.text_of(_with_found(network, _sysctl.found(network.sysctl, last.sysctl, last.found)).data)
+    if not _host.in_place(_record.STATE_FILE, text):
+        plan.then(lambda: _host.write(_record.STATE_FILE, text))
+
+
 def _compare_links(
-    network: Network, links: Mapping[str, _link.Link], live: Mapping[str, _link.Link], plan: Plan
+    network: Network, last: Network, links: Mapping[str, _link.Link], live: Mapping[str, _link.Link], plan: Plan
 ) -> None:
     text = _record.text_of(network.data) if network.parts else None
     old = _host.read(_record.STATE_FILE)
-    noted = text is None or _host.in_place(_record.STATE_FILE, text)
-    if not noted:
-        unfinished = _record.text_of({**network.data, _record.UNFINISHED: True})
+    if text is not None and not _host.in_place(_record.STATE_FILE, text):
+        unfinished = _record.text_of(_record.while_under_way(network, last))
         plan.add(f"write {_record.STATE_FILE}", step=lambda: _host.write(_record.STATE_FILE, unfinished))
     if text and _record.version_in(old) not in ("", network.version):
         before = _record.version_in(old)
@@ -209,8 +219,6 @@ def _compare_links(
     pairs, lines = _differing_links(links, live, plan)
     if pairs:
         plan.then(lambda: _make(network, pairs, set(live), lines))
-    if text and not noted:
-        plan.then(lambda: _host.write(_record.STATE_FILE, text))
 
 
 def _remover(link: _link.Link) -> Any:

@@ -24,8 +24,10 @@ STATE_FILE = _host.STATE_DIR / "network.json"
 LOCK_FILE = Path("/run/warren-network.lock")
 # Stands in the file while a run puts what it notes there in place, and after one that died over it.
 UNFINISHED = "unfinished"
+# What nobody declares any more stands here until it is gone: a run that died over it is finished by the next one.
+LEAVING = "leaving"
 
-# What can be on record of a part, besides its owner: lists of names or paths, and three of more than that.
+# What is on record of a part as a list of names or paths.
 LISTS = ("packages", "files", "directories", "services", "users")
 
 
@@ -69,6 +71,7 @@ class Network:
         parts: in the order in which they are placed.
         userspace: True for userspace WireGuard, False for the kernel's, None for the kernel's where it has one.
         found: kernel settings as they were before the first part changed them.
+        leaving: of what is on record, what nobody declares any more and a run has not taken away yet.
         data: all this as plain data.
         unfinished: of what is on record, whether the run that noted it did not get to its end.
     """
@@ -79,6 +82,7 @@ class Network:
     found: Mapping[str, str]
     data: Mapping[str, Any]
     unfinished: bool = False
+    leaving: Part = Part("")
 
     @property
     def sysctl(self) -> dict[str, str]:
@@ -111,8 +115,8 @@ class Network:
         return {name: link for part in self.parts for name, link in (part.links or {}).items()}
 
     def named(self, what: str) -> list[str]:
-        """What all parts have of one of LISTS, each once."""
-        return list(dict.fromkeys(name for part in self.parts for name in getattr(part, what)))
+        """What all parts have of one of LISTS, and what is leaving, each once."""
+        return list(dict.fromkeys(name for part in (*self.parts, self.leaving) for name in getattr(part, what)))
 
 
 EMPTY = Network("", (), None, {}, {})
@@ -223,9 +227,22 @@ def network_from(data: Mapping[str, Any]) -> Network:
         found=dict(data.get("found") or {}),
         data={key: value for key, value in data.items() if key != UNFINISHED},
         unfinished=bool(data.get(UNFINISHED)),
+        leaving=_part_from({"owner": "", **(data.get(LEAVING) or {})}),
     )
     refuse_conflicts(network.parts)
     return network
+
+
+def while_under_way(network: Network, last: Network) -> dict[str, Any]:
+    """What is on record while a run goes from what was wanted to what is: the first is needed to take it away."""
+    leaving = {what: [name for name in last.named(what) if name not in network.named(what)] for what in LISTS}
+    gone = {key: value for key, value in last.found.items() if key not in network.found}
+    sysctl = {key: value for key, value in {**last.sysctl, **(last.leaving.sysctl or {})}.items() if key in gone}
+    data = {**network.data, UNFINISHED: True}
+    if gone:
+        data["found"] = {**network.found, **gone}
+    kept = {what: names for what, names in {**leaving, "sysctl": sysctl}.items() if names}
+    return {**data, LEAVING: kept} if kept else data
 
 
 def _still_read(data: Mapping[str, Any]) -> dict[str, Any]:

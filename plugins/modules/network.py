@@ -393,6 +393,7 @@ class Run:
         alive = _network.compare(wanted, self.plan, ask_names=True)
         _install.compare_endpoints(wanted, self.plan)
         _install.compare_surplus(wanted, last, self.plan)
+        _network.note(wanted, self.plan)
         _install.compare_services(parts, self.services)
         return alive
 

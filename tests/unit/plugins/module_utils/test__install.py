@@ -164,7 +164,8 @@ def test_what_its_owner_declares_no_more_is_stopped_and_removed(places: Path, mo
         "stop x.service", f"remove {paths[1]}", f"remove {paths[2]}", f"remove {places / 'state'}",
     ]  # fmt: skip
     assert ran == [
-        "systemctl disable --now --quiet x.service", "systemctl stop x@*.service", "systemctl daemon-reload",
+        "systemctl stop x.service", "systemctl disable --quiet x.service", "systemctl stop x@*.service",
+        "systemctl daemon-reload",
     ]  # fmt: skip
     assert [path.exists() for path in paths] == [True, False, False, True]
     assert not paths[2].parent.exists(), "a directory that was made for it"
@@ -195,3 +196,13 @@ def test_with_nothing_declared_nothing_stays(places: Path, monkeypatch: pytest.M
     assert "userdel warrend" in ran
     assert not (places / "etc").exists()
     assert not (places / "programs").exists()
+
+
+def test_what_does_not_stop_is_said_and_stays_on_record(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert places.exists()
+    monkeypatch.setattr(_host, "attempt", lambda argv: subprocess.CompletedProcess(argv, 1, "", "Job failed.\n"))
+    plan = Plan()
+    last = network({"owner": "x", "services": [{"name": "x.service"}]})
+    _install.compare_surplus_services(network({"owner": "x"}), last, plan)
+    with pytest.raises(_host.NetworkError, match=r"x.service does not stop: Job failed.*journalctl --unit x.service"):
+        plan.carry_out()

@@ -117,3 +117,22 @@ def test_a_route_of_no_link_leads_nowhere() -> None:
     for wrong in ({"destination": "10.96.0.0/11"}, {**good, "gateway": "192.0.2.1"}, {**good, "destination": "x"}):
         with pytest.raises(_host.NetworkError, match="a route of no link is not as it should be"):
             read({"owner": "x", "routes": [wrong]})
+
+
+def test_what_is_to_be_taken_away_stays_on_record_until_it_is() -> None:
+    """A run that dies half way, and then a boot that notes what it has restored, must not forget it."""
+    files = [{"path": "/etc/x.conf", "content": ""}, {"path": "/etc/y.conf", "content": ""}]
+    before = read({"owner": "x", "files": files, "users": ["x"], "sysctl": {"a": 1, "b": 2}})
+    last = _record.network_from({**before.data, "found": {"a": "0", "b": "0"}})
+    now = _record.network_from(
+        {**read({"owner": "x", "files": files[:1], "sysctl": {"a": 1}}).data, "found": {"a": "0"}}
+    )
+    died = _record.network_from(_record.while_under_way(now, last))
+    assert died.unfinished
+    assert died.named("files") == ["/etc/x.conf", "/etc/y.conf"]
+    assert died.named("users") == ["x"]
+    assert (died.sysctl, died.found, died.leaving.sysctl) == ({"a": "1"}, {"a": "0", "b": "0"}, {"b": "2"})
+    for again in (_record.network_from(died.data), _record.network_from(_record.while_under_way(now, died))):
+        assert again.named("files") == ["/etc/x.conf", "/etc/y.conf"]
+    assert _record.LEAVING not in _record.while_under_way(now, now)
+    assert now.named("files") == ["/etc/x.conf"]
